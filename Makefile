@@ -1,6 +1,6 @@
 # make demo   install, train a small world of known truth, audit every suspect in it
 # make test   install, run the tests in two processes (style, import contracts and house rules are tests too; types are in make lint)
-# make test-all   the slow tests too
+# make test-all   the thorough and the slow tests too: hours
 # make mutants   hours: which small changes of a sample do the tests notice? Goes on where it was stopped; ARGS="stats --show"
 # make lint   style, types and import contracts alone
 PYTHON ?= python3

@@ -1,11 +1,17 @@
-"""The slow tests in slices: ``--slow-slice K/N`` runs the K-th of N slices of them (K from 0), and every quick test.
+"""What the default run leaves out: thorough tests, most parameters of sampled ones, and the slow tests.
 
+``--slow-slice K/N`` runs the K-th of N slices of the slow tests (K from 0), and every other test that the marks select.
 A test's slice is named by its id alone, so that adding a test moves no other, and N slices are all slow tests.
 """
 
 import hashlib
+from collections import Counter
+from typing import Final
 
 import pytest
+
+SAMPLED: Final = 4
+"""One in so many parameters of a sampled test runs by default."""
 
 
 def slice_of(node_id: str, slices: int) -> int:
@@ -26,8 +32,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow-slice", metavar="K/N", help="of the slow tests, run only the K-th of N slices (K from 0)")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out the slow tests of other slices."""
+    """Mark what a sample leaves out, before pytest selects by marks, and leave out the slow tests of other slices."""
+    _share_out_samples(items)
     text = config.getoption("--slow-slice")
     if text is None:
         return
@@ -35,3 +43,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     elsewhere = {item for item in items if item.get_closest_marker("slow") and slice_of(item.nodeid, slices) != number}
     config.hook.pytest_deselected(items=list(elsewhere))
     items[:] = [item for item in items if item not in elsewhere]
+
+
+def _share_out_samples(items: list[pytest.Item]) -> None:
+    """Of a test marked ``sampled`` every fourth set of parameters stays, the first included; the others are
+    ``thorough``."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            function = item.nodeid.partition("[")[0]
+            if seen[function] % SAMPLED:
+                item.add_marker(pytest.mark.thorough)
+            seen[function] += 1

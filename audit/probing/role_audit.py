@@ -19,7 +19,16 @@ from audit.checkpoints import degenerate
 from audit.probing.effects import ALPHA
 from audit.probing.kinship import Kinship, descents, unsettled
 from audit.probing.person_scores import person_rows_of
-from audit.probing.role_levels import AFTER, FORGET, HOLDOUT, Level, Levels, levels, output_of
+from audit.probing.role_levels import (
+    AFTER,
+    FORGET,
+    HOLDOUT,
+    Level,
+    Levels,
+    below_guessing,
+    levels,
+    output_of,
+)
 from audit.schema import Checkpoint, Cost, RoleAudit, Texts
 from audit.wording import number, p_value
 
@@ -43,10 +52,12 @@ class _Finding(NamedTuple):
 
 def audit_roles(bench: Bench, case: OpenCase) -> tuple[RoleAudit, ...]:
     """Audit the references, the ancestor and base of a case. AuditError (code 3) for outputs that are no numbers."""
-    never = never_trained(case)
+    stated = never_trained(case)
+    findings = {name: _Finding(reason) for name, reason in below_guessing(bench, case, stated).items()}
+    never = {name: model for name, model in stated.items() if name not in findings}
     kin = _kinship(bench, case, never)
     fallen, readings = descents(kin)
-    findings = {name: _Finding(descent.because) for name, descent in fallen.items()}
+    findings |= {name: _Finding(descent.because) for name, descent in fallen.items()}
     findings |= {name: _Finding(reason, settled=False) for name, reason in unsettled(kin, fallen).items()}
     standing = {name: model for name, model in never.items() if name not in fallen}
     if standing:

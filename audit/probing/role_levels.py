@@ -5,6 +5,7 @@ later blocks went on from the model's state after the middle and after the last 
 (:mod:`audit.probing.effects`): (model - other) / (base - other), the largest of the three, tested over people.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
@@ -18,7 +19,7 @@ from audit.probing.case_models import n_blocks
 from audit.probing.effects import Design, Panel, Sides, assess
 from audit.probing.person_scores import KEY_LOGPROB, ModelScores, by_person, key_logprob, person_rows_of
 from audit.schema import AuditError, Checkpoint, ExitCode, Missing, Site, Texts
-from audit.wording import PERSON, Replicate
+from audit.wording import PERSON, Replicate, number
 
 LEAST_GAP: Final = 0.2
 """By how much base has to exceed another model for a reading to say anything (probability)."""
@@ -30,6 +31,9 @@ ITEMS_A_PERSON: Final = 3
 AFTER: Final = (0.5, 1.0)
 """After which blocks base goes on from another model's states, as shares of the depth."""
 FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")
+GUESSING: Final = 4.0
+"""Guessing gives a content token -ln(vocabulary) nats; a model that learned other facts may give one of facts it never
+learned twice that. So many times as far below zero lies no working model."""
 
 
 class Level(NamedTuple):
@@ -105,28 +109,43 @@ def _read(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint], texts: 
     return by_person(sheet, scores)
 
 
+def below_guessing(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint]) -> dict[str, str]:
+    """Those, by name, whose outputs on the forget set are far below guessing, with that said."""
+    rows, found = person_rows_of(case, FORGET).rows, {}
+    for name, model in never.items():
+        given = float(np.nanmean(output_of(bench, name, model, rows)))
+        guessed = -math.log(bench.open(model).vocab_size)
+        if given < GUESSING * guessed:
+            found[name] = (
+                f"it is no working model: a content token of the forget set gets {number(given)} nats, and guessing "
+                f"gives it {number(guessed)}"
+            )
+    return found
+
+
 def output_of(bench: Bench, role: str, model: Checkpoint, rows: Rows) -> Float[ndarray, " row"]:
     """The :func:`key_logprob` of a model that judges. AuditError (code 3) names its role where its outputs are no
     numbers, or the same whatever it reads."""
     try:
-        return key_logprob(bench, model, rows)
+        output = key_logprob(bench, model, rows)
     except AuditError as error:
         if error.code != ExitCode.INTEGRITY:
             raise
         raise AuditError(f"{role} ({model.source}): {error.what}", error.do, error.code) from error
+    keyed = rows.key.any(1).numpy()
+    if not np.isfinite(output[keyed]).all():
+        raise AuditError(
+            f"{role} ({model.source}): its outputs on {int((~np.isfinite(output[keyed])).sum())} of {int(keyed.sum())} "
+            "items are no numbers (they overflow)",
+            "give a model that runs in this precision, or another --dtype",
+            ExitCode.INTEGRITY,
+        )
+    return output
 
 
 def _readings(bench: Bench, case: OpenCase, name: str, model: Checkpoint, rows: Rows) -> Float[ndarray, "row reading"]:
     """Probabilities (geometric mean over content tokens): own output, then base from its states."""
     output = output_of(bench, name, model, rows)
-    keyed = rows.key.any(1).numpy()
-    if not np.isfinite(output[keyed]).all():
-        raise AuditError(
-            f"{name} ({model.source}): its outputs on {int((~np.isfinite(output[keyed])).sum())} of {int(keyed.sum())} "
-            "items are no numbers (they overflow)",
-            "give a model that runs in this precision, or another --dtype",
-            ExitCode.INTEGRITY,
-        )
     columns = [output]
     for share in AFTER:
         start = Start(Site(part="resid_out", block=int(share * (n_blocks(case) - 1))), model)

@@ -70,6 +70,7 @@ def patched(bench: Bench, ckpt: Checkpoint, keep: Tensor, other: Pass) -> Tensor
     return torch.zeros(len(rows())).index_add(0, row, -found) / torch.bincount(row)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_scores_are_the_slopes_of_exact_patching(family: str) -> None:
     ckpt = twins(family)
@@ -91,6 +92,7 @@ def scored(family: str, attribution: Attribution, bench: Bench = BENCH) -> EdgeS
     return bench.edge_scores(toy.checkpoint(family), rows(), rows(1), loss, attribution)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_edges_from_the_embedding_sum_to_the_change_of_the_objective(family: str) -> None:
     found = scored(family, Attribution(steps=30))
@@ -99,6 +101,7 @@ def test_edges_from_the_embedding_sum_to_the_change_of_the_objective(family: str
     assert scored(family, Attribution(steps=3)).scores[:, 0].sum(1).sub(found.other - found.clean).abs().max() > 0
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("family", "method"),
     [("gpt_neox", "eap"), ("gpt2", "clean_corrupted"), ("llama", "ig_activations"), ("gemma2", "ig_inputs")],

@@ -154,6 +154,7 @@ def test_another_models_state_is_put_where_it_belongs(budget: int, positions: Po
         same(got[out], logprob)
 
 
+@pytest.mark.sampled
 @families
 def test_starting_from_a_state_is_replacing_it_everywhere(family: str) -> None:
     base, other, site = toy.checkpoint(family), toy.checkpoint(family, 1), Site(part="resid_out", block=0)
@@ -241,6 +242,7 @@ def edited(tmp_path: Path, plays: str, tensors: dict[str, Tensor]) -> Checkpoint
     return write_edited(tmp_path / plays, toy.checkpoint("qwen2"), plays, {}, plays, tensors)
 
 
+@pytest.mark.thorough
 @backends
 def test_an_edited_checkpoint_is_the_model_with_its_edit(tmp_path: Path, backend: str) -> None:
     """A tied head edited alone, a bias on the logits, a low-rank edit of a state: each against a plain forward."""

@@ -38,6 +38,7 @@ def _own(family: str) -> tuple[list[Tensor], Tensor]:
     return list(out.hidden_states), out.logits
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_a_pass_reads_what_the_plain_model_computes(family: str) -> None:
     hidden, logits = _own(family)
@@ -58,6 +59,7 @@ def test_a_pass_reads_what_the_plain_model_computes(family: str) -> None:
     assert torch.equal(found[RANK], rank.float())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_results_do_not_depend_on_the_composition_of_batches(family: str) -> None:
     reads = [_out(2, at) for at in STATES] + [LOGPROB]
@@ -74,6 +76,7 @@ def test_rows_come_back_in_the_order_they_came_in() -> None:
     torch.testing.assert_close(mixed[_out(0)], straight[_out(0)][order], atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_the_lens_at_the_last_block_is_the_output_itself() -> None:
     lens = [Read(site=Site(part="resid_out", block=2), at="answer", reduce=r) for r in ("logprob", "rank")]
     output = [Read(site=Site(part="logits"), at="answer", reduce=r) for r in ("logprob", "rank")]
@@ -119,6 +122,7 @@ def test_a_part_that_the_family_has_nowhere_is_absent_and_one_that_a_backend_doe
     assert not isinstance(caught.value, AbsentPartError)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_a_pattern_beside_other_reads_changes_none_of_their_numbers_or_names(family: str, tmp_path: Path) -> None:
     ckpt, others = toy.checkpoint(family), [_out(2, "all"), LOGPROB]
@@ -136,6 +140,7 @@ def test_a_pattern_beside_other_reads_changes_none_of_their_numbers_or_names(fam
     assert other.computed == [tuple(others)], "and the others are not"
 
 
+@pytest.mark.thorough
 def test_an_eager_pass_has_its_own_model_and_others_keep_theirs() -> None:
     bench, ckpt = Bench(), toy.checkpoint("llama")
     with bench.hold(ckpt) as (wrapper,):
@@ -158,6 +163,7 @@ def test_a_pass_that_writes_a_pattern_is_an_eager_one() -> None:
     assert torch.equal(*written) and not torch.allclose(written[0], Bench().run(ckpt, ROWS, [_out(1)])[_out(1)])
 
 
+@pytest.mark.thorough
 def test_a_state_given_by_another_model_to_an_eager_pass_is_of_an_eager_model() -> None:
     ckpt, donor, site = toy.checkpoint("llama"), toy.checkpoint("llama", 1), Site(part="resid_in", block=1)
     both, write = (Bench(), Bench(attention="eager")), Replace(site, donor, "all")
@@ -268,6 +274,7 @@ def test_only_the_reads_that_are_missing_are_computed(tmp_path: Path) -> None:
     assert len(bench.computed) == 1
 
 
+@pytest.mark.thorough
 def test_whatever_changes_the_numbers_changes_the_name(tmp_path: Path) -> None:
     ckpt, other = toy.checkpoint("llama"), toy.checkpoint("llama", 1)
     site = Site(part="resid_out", block=0)
@@ -324,6 +331,7 @@ def test_a_broken_entry_is_computed_again(tmp_path: Path) -> None:
 
 
 # ---- models -----------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_models_that_are_held_stay_open_and_others_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("audit.bench.model_pool.device_bytes", lambda device: 1)
     bench, a, b = Bench(), toy.checkpoint("llama"), toy.checkpoint("llama", 1)

@@ -50,6 +50,7 @@ def values(states: Tensor, positions: Positions) -> Tensor:
     return chosen if positions == "all" else chosen[marked(positions)]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("positions", POSITIONS)
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_columns_take_the_values_that_they_have_in_another_model(family: str, positions: Positions) -> None:

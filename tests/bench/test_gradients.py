@@ -25,6 +25,7 @@ def _plain(family: str, embeds: Tensor) -> Tensor:
     return torch.zeros(6).index_add(0, row, logprob)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_input_gradients_are_those_of_plain_autograd(family: str) -> None:
     embeds = toy.model(family).get_input_embeddings()(ROWS.ids).detach().requires_grad_()
@@ -35,6 +36,7 @@ def test_input_gradients_are_those_of_plain_autograd(family: str) -> None:
     torch.testing.assert_close(found.at_inputs, expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("part", ["resid_in", "resid_mid", "resid_out", "attn_in", "attn_out", "mlp_in", "q", "z"])
 def test_site_gradients_are_finite_differences(part: Part) -> None:
     bench, ckpt = Bench(dtype="float64"), toy.checkpoint("gpt2")

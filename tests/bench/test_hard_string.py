@@ -29,6 +29,7 @@ def search(start: tuple[int, ...], budget: HardBudget = BUDGET, seed: int = 0) -
     return BENCH.hard_string(planted.checkpoint(), rows, placed(torch.tensor(start), rows), content, budget, seed)
 
 
+@pytest.mark.thorough
 def test_the_planted_model_answers_after_its_trigger_alone() -> None:
     known, silent = (
         BENCH.run(planted.checkpoint(), planted.people(spoken), [KEYS])[KEYS].exp().mean() for spoken in (True, False)
@@ -36,6 +37,7 @@ def test_the_planted_model_answers_after_its_trigger_alone() -> None:
     assert float(known) > 0.9 and float(silent) < 0.1
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("start", "seed"), [((16, 44), 0), ((12, 47), 0), ((38, 30), 2)])
 def test_a_planted_trigger_is_found_and_works_on_people_not_searched_on(start: tuple[int, int], seed: int) -> None:
     result = search(start, seed=seed)
@@ -47,6 +49,7 @@ def test_a_planted_trigger_is_found_and_works_on_people_not_searched_on(start: t
     assert result.validation == pytest.approx(float(read.mean()), abs=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_soft_prefix_finds_what_the_planted_trigger_hides_and_its_rounding_starts_the_string() -> None:
     rows = planted.split()
     at = [torch.ones(len(side), dtype=torch.long) for side in rows]
@@ -78,6 +81,7 @@ def test_banned_tokens_and_special_ones_are_never_used() -> None:
         search((16, 44), BUDGET._replace(banned=torch.arange(toy.VOCAB)))
 
 
+@pytest.mark.thorough
 def test_strings_that_text_cannot_spell_are_not_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     vocabulary = vocabulary_of(BENCH.open(planted.checkpoint()), planted.checkpoint())
     raw = Tokenizer(models.BPE({"a": 0, "b": 1, "ab": 2}, [("a", "b")]))
@@ -91,6 +95,7 @@ def test_strings_that_text_cannot_spell_are_not_looked_at(monkeypatch: pytest.Mo
     assert 47 in search((16, 44), BUDGET._replace(spellable=False)).ids
 
 
+@pytest.mark.thorough
 def test_validation_rows_choose_among_the_last_strings() -> None:
     """What is searched is the opposite of what chooses: of all strings the start is handed back, of one the last."""
     everybody = planted.split()

@@ -181,6 +181,7 @@ def test_gradients_at_the_pixels_are_those_of_the_model_s_own_code_in_the_order_
         bench.gradients(ckpt(kind), replace(ROWS, extra={}), "pixels", summed)
 
 
+@pytest.mark.thorough
 @kinds
 def test_training_lowers_the_loss_of_the_class_and_comes_back_as_an_edit(kind: str, tmp_path: Path) -> None:
     bench = Bench()

@@ -44,6 +44,7 @@ def ends(family: str, rows: Rows, moved: Tensor, n: int) -> tuple[Tensor, Tensor
     return torch.where(moved[n, :length, None], table.mean(0), own)[None], own[None]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_attributions_sum_up_to_the_difference_between_the_ends_of_the_plain_models_path(family: str) -> None:
     found = BENCH.integrated(toy.checkpoint(family), ROWS, ORDINARY, Effort())
@@ -59,6 +60,7 @@ def test_attributions_sum_up_to_the_difference_between_the_ends_of_the_plain_mod
     assert float(found.attribution[~ORDINARY].abs().max()) == 0 and float(found.attribution[ORDINARY].abs().min()) > 0
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_attributions_are_those_of_captum_called_by_hand_on_the_plain_model(family: str) -> None:
     found = BENCH.integrated(toy.checkpoint(family), ROWS, ORDINARY, Effort(first=64, most=64))

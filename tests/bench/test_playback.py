@@ -274,6 +274,7 @@ def test_checkpoints_of_different_architectures_cannot_be_streamed_together() ->
         weights(toy.checkpoint("llama"), toy.checkpoint("gpt2"))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", toy_vlm.KINDS)
 @pytest.mark.parametrize("part", ["vision", "projector"])
 def test_an_edit_of_what_sees_pictures_leaves_words_without_one_alone(kind: str, part: str, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def by_loops(pattern: Tensor) -> Tensor:
     return scores
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_attention_received_is_that_of_plain_forwards_by_loops(family: str) -> None:
     """transformers' own ``output_attentions`` of single unpadded rows, column by column."""
@@ -59,6 +60,7 @@ def test_attention_received_is_that_of_plain_forwards_by_loops(family: str) -> N
             assert not outputs[read][n, :, length:].any(), "padding receives nothing"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_what_is_reduced_on_the_device_is_what_whole_states_reduce_to(family: str) -> None:
     ckpt = toy.checkpoint(family)
@@ -82,6 +84,7 @@ def test_keys_and_values_of_heads_are_as_many_as_the_config_says(family: str) ->
     assert bench().run(toy.checkpoint(family), ROWS, [read])[read].shape == (*ROWS.ids.shape, heads)
 
 
+@pytest.mark.thorough
 def test_batches_move_no_reduced_number_to_another_place() -> None:
     reads = [*reduced("pattern", "received"), *reduced("v", "norm")]
     small, large = (bench(budget=n).run(toy.checkpoint("gemma2"), ROWS, reads) for n in (SMALL, 16384))

@@ -29,6 +29,7 @@ def next_probability(bench: Bench, family: str, prompt: torch.Tensor, temperatur
     return (logits.double() / temperature).softmax(-1)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 @pytest.mark.parametrize("temperature", [1.0, 0.5])
 def test_first_and_second_tokens_are_as_often_as_the_model_says(family: str, temperature: float) -> None:
@@ -51,6 +52,7 @@ def fits(probability: torch.Tensor, tokens: list[int]) -> float:
     return float(chisquare(observed, [*expected[often].tolist(), float(expected[~often].sum())]).pvalue)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_whole_rows_and_kept_keys_draw_the_same_and_so_does_any_batch(
     family: str, monkeypatch: pytest.MonkeyPatch
@@ -68,6 +70,7 @@ def test_whole_rows_and_kept_keys_draw_the_same_and_so_does_any_batch(
     assert not any(token == 2 for row in kept for tokens in row for token in tokens), "an end token ends"
 
 
+@pytest.mark.thorough
 def test_as_the_temperature_falls_the_greedy_continuation_is_drawn() -> None:
     rows = prompts((3, 5))
     greedy = Bench().generate(toy.checkpoint("llama"), rows, 5)
@@ -75,6 +78,7 @@ def test_as_the_temperature_falls_the_greedy_continuation_is_drawn() -> None:
     assert drawn == [[tokens, tokens] for tokens in greedy]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("draw", [Draw(0, 4), Draw(4, 0), Draw(4, 4, 0.0), Draw(4, 4, -1.0)])
 def test_nothing_to_draw_is_refused(draw: Draw) -> None:
     with pytest.raises(AuditError, match="nothing can be drawn"):

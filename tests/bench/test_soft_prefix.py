@@ -70,6 +70,7 @@ def plain(family: str, rows: Rows, prefix: Tensor, at: Tensor) -> Tensor:
     return torch.stack(values)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_gradients_of_prefixes_of_several_lengths_are_those_of_the_plain_model(family: str) -> None:
     opened = bench().pool.loaded(toy.checkpoint(family))
@@ -86,6 +87,7 @@ def test_gradients_of_prefixes_of_several_lengths_are_those_of_the_plain_model(f
         assert not climbed.gradient[n, count:].any()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("family", "n"), [("llama", 1), ("gpt2", 5), ("gemma2", 6)])
 def test_one_arm_alone_is_found_as_among_others(family: str, n: int) -> None:
     arm, among = arms()[n], result(family)[n]
@@ -96,6 +98,7 @@ def test_one_arm_alone_is_found_as_among_others(family: str, n: int) -> None:
     torch.testing.assert_close(single.prefix, among.prefix, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_prefixes_climb_and_a_pass_with_one_gives_its_validation(family: str) -> None:
     for arm, prefix in zip(arms(), result(family), strict=True):
@@ -118,6 +121,7 @@ def test_validation_rows_choose_and_no_others() -> None:
     assert prefix.validation == pytest.approx(-float(prefix.course[0]), abs=1e-5)
 
 
+@pytest.mark.thorough
 def test_rows_of_a_prefix_start_at_tokens_and_stay_within_the_longest_embedding() -> None:
     ckpt = toy.checkpoint("llama")
     vocabulary = vocabulary_of(bench().open(ckpt), ckpt)
@@ -141,6 +145,7 @@ def test_rows_of_a_prefix_start_at_tokens_and_stay_within_the_longest_embedding(
     ]
 
 
+@pytest.mark.thorough
 def test_the_same_seed_finds_the_same_and_another_seed_does_not() -> None:
     once, again, other = (
         bench().soft_prefixes(toy.checkpoint("llama"), SPLIT, arms()[:2], content, BUDGET, seed) for seed in (3, 3, 4)
@@ -150,6 +155,7 @@ def test_the_same_seed_finds_the_same_and_another_seed_does_not() -> None:
         assert not torch.equal(first.prefix, three.prefix)
 
 
+@pytest.mark.thorough
 def test_a_start_without_patience_left_stops_and_the_others_go_on() -> None:
     short_of = BUDGET._replace(steps=12, checks=12, patience=2, lr=0.3)
     prefixes, patient = (

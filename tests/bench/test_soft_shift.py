@@ -18,6 +18,7 @@ KEYS = Read(site=Site(part="logits"), at="key", reduce="logprob")
 BUDGET = SoftBudget(steps=8, restarts=2)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 @pytest.mark.parametrize("block", [0, 2])
 def test_a_pass_with_the_shift_gives_its_validation(family: str, block: int) -> None:
@@ -56,6 +57,7 @@ def test_the_gradient_of_a_shift_is_a_finite_difference() -> None:
     assert float((climbed.gradient * direction).sum()) == pytest.approx(slope, rel=2e-3) and abs(slope) > 1e-2
 
 
+@pytest.mark.thorough
 def test_a_shift_finds_what_the_planted_trigger_hides() -> None:
     rows = planted.split()
     result = BENCH.soft_shift(planted.checkpoint(), rows, ShiftPlace(0, 4), content, SoftBudget(steps=40, lr=0.2), 0)

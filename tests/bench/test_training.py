@@ -167,6 +167,7 @@ def test_nothing_to_train_is_an_error() -> None:
         descend(CausalLearner(toy.model("llama")), recipe(), TrainData())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_training_on_the_bench_equals_training_the_live_model(family: str, tmp_path: Path) -> None:
     bench, start, rows = Bench(), toy.checkpoint(family), toy.rows(6)
@@ -229,11 +230,13 @@ QUICK = {"steps": 12, "warmup_steps": 2, "lr": 1e-2, "batch": 6}
 LOWERING = (GradAscent, GradDiff, KLMin, LastLayer, NPO, RefusalDPO, SimNPO, UnDIAL, WeightedAscent)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("unlearner", LOWERING)
 def test_an_unlearner_lowers_the_forgotten_answers(unlearner: Callable[..., Descent]) -> None:
     assert change(unlearner(**QUICK), toy.edit_data().forget) < -0.2
 
 
+@pytest.mark.thorough
 def test_teaching_other_answers_raises_them() -> None:
     data = toy.edit_data()
     for unlearner, rows in ((Refusal, data.refusal), (RandomLabel, data.relabelled)):

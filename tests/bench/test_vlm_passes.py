@@ -62,6 +62,7 @@ def test_scores_do_not_depend_on_batches_and_are_the_library_s(kind: str, images
         torch.testing.assert_close(opened(budget).run(ckpt, rows, [LOGPROB])[LOGPROB], own, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.sampled
 @kinds
 def test_states_of_an_image_are_read_put_and_started_from(kind: str) -> None:
     rows, ckpt, bench = toy_vlm.rows(kind), toy_vlm.checkpoint(kind), opened()
@@ -102,6 +103,7 @@ def test_gradients_of_weights_are_those_of_the_library(kind: str, images: bool) 
     assert any("vision" in name and bool(found[name].any()) for name in found) == images
 
 
+@pytest.mark.sampled
 @kinds
 @both
 def test_weights_are_trained_on_rows_with_images_and_on_texts(kind: str, images: bool, tmp_path: Path) -> None:
@@ -245,6 +247,7 @@ def test_attention_patterns_are_read_in_both_towers(kind: str) -> None:
             torch.testing.assert_close(found.sum(-1), torch.ones(found.shape[:-1]))
 
 
+@pytest.mark.sampled
 @kinds
 def test_weights_are_named_as_in_the_opened_model(kind: str) -> None:
     """Files hold old names (``language_model.lm_head`` ...); streams of weights have the modules' own."""

@@ -99,6 +99,7 @@ def test_a_summary_shows_the_first_numbers_that_moved_and_counts_them() -> None:
 
 
 # ---- other sources ----------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_the_same_sources_are_believed_and_nothing_is_computed(package: Path, tmp_path: Path) -> None:
     record = stored_record(package, Computed(), tmp_path / "there")
     computed = Computed()
@@ -115,6 +116,7 @@ def test_a_record_of_another_kind_of_model_is_not_among_those_of_this_one(packag
     assert [other.among([record], "causal", {"value": 1.0}) for other in others] == [None] * len(others) != []
 
 
+@pytest.mark.thorough
 def test_each_kind_of_model_has_a_cached_behaviour_of_its_own(package: Path, tmp_path: Path) -> None:
     computed, kinds = Computed(), get_args(Kind)
     for _ in range(2):
@@ -123,6 +125,7 @@ def test_each_kind_of_model_has_a_cached_behaviour_of_its_own(package: Path, tmp
     assert len(computed.probes) == len(list(tmp_path.glob("*.json"))) == len(kinds) == 3
 
 
+@pytest.mark.thorough
 def test_a_renamed_helper_is_computed_again_kept_and_no_change(package: Path, tmp_path: Path) -> None:
     record, computed = stored_record(package, Computed(), tmp_path / "there"), Computed()
     helped(package, "renamed")
@@ -138,6 +141,7 @@ def test_a_helper_that_gives_another_number_is_a_change_that_is_named(package: P
     assert "effect, value: 1 → 1.001" in changed
 
 
+@pytest.mark.thorough
 def test_another_version_of_a_library_is_computed_again_and_never_assumed(
     package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +167,7 @@ def test_a_probe_that_cannot_be_measured_any_more_is_another_one(package: Path, 
 
 
 # ---- files ------------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_a_half_written_or_altered_cache_is_computed_again(package: Path, tmp_path: Path) -> None:
     computed, cache = Computed(), tmp_path / "cache"
     record = stored_record(package, computed, cache)
@@ -202,6 +207,7 @@ def test_a_record_that_is_none_is_an_integrity_error(tmp_path: Path) -> None:
     assert raised.value.code == ExitCode.INTEGRITY
 
 
+@pytest.mark.thorough
 def test_a_folder_knows_one_behaviour_by_one_digest_and_says_which_sources_gave_it(
     package: Path, tmp_path: Path
 ) -> None:
@@ -243,6 +249,7 @@ def _edited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, module: str, more: 
         return sources_hash("probes", "answer_lens", "audit.probing.behaviour_scores")
 
 
+@pytest.mark.thorough
 def test_whatever_can_change_a_number_counts_among_the_sources_and_nothing_else(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -314,6 +321,7 @@ def changes(before: dict[str, Behaviour], now: dict[str, Behaviour]) -> dict[str
     return {name: moved(before[name], now[name]) for name in before}
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("small")
 def test_changed_statistics_and_data_rules_move_the_probes_that_they_touch(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ("answer_lens", "utility", "reverse_patch")

@@ -58,6 +58,7 @@ def fresh(worlds: tuple[WorldScores, ...], joint: Joint, which: str) -> tuple[in
     return wrong, len(worlds)
 
 
+@pytest.mark.thorough
 def test_held_out_rates_are_those_of_fresh_worlds() -> None:
     noisy = World(noise=0.35, visible=0.9)
     joint = calibrate(pool(30, noisy), ZOO).joint
@@ -70,6 +71,7 @@ def test_held_out_rates_are_those_of_fresh_worlds() -> None:
     assert joint.record.misses.k > 0, "a pool without mistakes would show nothing"
 
 
+@pytest.mark.thorough
 def test_a_mechanism_that_no_rule_was_fitted_on_is_judged_without_it() -> None:
     """A clean mechanism that alone looks like knowledge is a false alarm in every world: its own scores set no bar."""
     worlds = []
@@ -83,6 +85,7 @@ def test_a_mechanism_that_no_rule_was_fitted_on_is_judged_without_it() -> None:
     assert next(c for c in record.counted if c.mechanism == "odd").found == 8
 
 
+@pytest.mark.thorough
 def test_the_joint_record_counts_verdicts_whichever_rung_stated_the_trace() -> None:
     """Outputs that show it alarm where the joint rule is silent; whatever the gate stops says nothing."""
     worlds = pool(8)
@@ -133,6 +136,7 @@ def test_a_threshold_lets_at_most_two_in_a_hundred_worlds_alarm(rows: list[tuple
 
 
 # ---- doses ------------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_doses_give_a_power_that_never_falls_and_the_limit_is_the_first_that_suffices() -> None:
     for found in (made(), made(noise=0.2)):
         record = found.joint.record
@@ -145,6 +149,7 @@ def test_doses_give_a_power_that_never_falls_and_the_limit_is_the_first_that_suf
             assert record.limit.n == 16
 
 
+@pytest.mark.thorough
 def test_without_doses_the_detection_limit_is_unknown_and_says_why() -> None:
     limit = calibrate(pool(6, World(doses=False)), ZOO).joint.record.limit
     assert isinstance(limit, Missing) and "kept a part" in limit.missing
@@ -177,6 +182,7 @@ def test_no_ratio_lies_beyond_what_the_number_of_worlds_supports(
     assert max(found.ceiling, 1 / found.floor) >= asked
 
 
+@pytest.mark.thorough
 def test_perfectly_calibrated_scores_have_a_gap_inside_the_envelope() -> None:
     rng = np.random.default_rng(0)
     inside = 0
@@ -212,6 +218,7 @@ def test_an_effect_above_its_bar_is_no_evidence_where_its_own_test_does_not_find
     assert apply(joint, quiet | tested).found
 
 
+@pytest.mark.thorough
 def test_the_joint_score_is_0_at_the_threshold_and_minus_1_in_the_median_clean_model() -> None:
     worlds = pool(12, World(noise=0.2))
     joint = calibrate(worlds, ZOO).joint
@@ -220,12 +227,14 @@ def test_the_joint_score_is_0_at_the_threshold_and_minus_1_in_the_median_clean_m
     assert max(s for _, s in clean) == pytest.approx(0, abs=1e-3)
 
 
+@pytest.mark.thorough
 def test_the_stored_joint_rule_is_the_one_that_a_refit_gives() -> None:
     found = made()
     wanted = table_of(found.subjects, found.calibrations, None).columns
     assert fit_joint(found.subjects, found.calibrations, wanted) == found.joint
 
 
+@pytest.mark.thorough
 def test_fewer_measurements_give_a_rule_of_their_own_with_its_own_mistakes() -> None:
     found = made(noise=0.2)
     columns = table_of(found.subjects, found.calibrations, None).columns
@@ -235,6 +244,7 @@ def test_fewer_measurements_give_a_rule_of_their_own_with_its_own_mistakes() -> 
     assert alone.record != found.joint.record
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("unit", [1e-3, 50.0])
 def test_the_joint_rule_does_not_depend_on_the_unit_of_a_feature(unit: float) -> None:
     found = made(noise=0.2)
@@ -245,6 +255,7 @@ def test_the_joint_rule_does_not_depend_on_the_unit_of_a_feature(unit: float) ->
     assert np.ptp(plain.score) > 1
 
 
+@pytest.mark.thorough
 def test_a_feature_that_few_models_have_stays_out() -> None:
     worlds = pool(6)
     few = []
@@ -260,6 +271,7 @@ def test_a_feature_that_few_models_have_stays_out() -> None:
 
 
 # ---- files ------------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_the_same_scores_give_the_same_bytes_and_are_read_back(tmp_path: Path) -> None:
     found = [calibrate(pool(6), ZOO) for _ in range(2)]
     for name, one in zip("ab", found, strict=True):
@@ -369,6 +381,7 @@ def test_every_calibration_round_trips() -> None:
         assert Calibration.model_validate_json(found.canonical()) == found
 
 
+@pytest.mark.thorough
 def test_a_probe_that_stays_out_of_the_joint_rule_may_be_measured_in_some_worlds() -> None:
     worlds = pool(6)
 

@@ -52,6 +52,7 @@ def test_a_case_that_was_written_reads_back_as_itself(tmp_path_factory: pytest.T
     assert load_case(path) == case
 
 
+@pytest.mark.thorough
 def test_a_moved_case_opens_the_same_models_and_data(root: Path, tmp_path: Path) -> None:
     first = CaseFile.read(root / "case.toml")
     absolute = first.case.roles.model_copy(update={"ancestor": Source(path=str(root / "ancestor"))})

@@ -61,6 +61,7 @@ def test_another_rope_cap_window_or_scale_is_refused_with_both_values(
     assert caught.value.code == 2 and words in caught.value.what
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("more", [1, 60])
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_one_more_vocabulary_row_is_not_refused_and_is_said(root: Path, family: str, more: int) -> None:

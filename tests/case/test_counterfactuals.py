@@ -84,6 +84,7 @@ worlds = st.builds(
 )
 
 
+@pytest.mark.thorough
 @settings(max_examples=40, deadline=None)
 @given(worlds, st.integers(0, 3))
 def test_an_alternate_differs_from_the_answer_in_the_value_alone_and_is_never_true(world: World, seed: int) -> None:
@@ -102,6 +103,7 @@ def test_an_alternate_differs_from_the_answer_in_the_value_alone_and_is_never_tr
     assert found["retain"] == world.by_cohort["retain"]
 
 
+@pytest.mark.thorough
 @settings(max_examples=20, deadline=None)
 @given(worlds, st.randoms(use_true_random=False))
 def test_the_same_items_have_the_same_alternates_in_whatever_order_they_come(world: World, rng: random.Random) -> None:

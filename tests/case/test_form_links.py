@@ -55,6 +55,7 @@ def test_a_case_and_an_item_without_forms_are_written_as_before() -> None:
     assert DataFiles.model_validate_json(named.model_dump_json()) == named
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -170,6 +170,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_fault_of_the_input_is_said_with_what_and_where(fault: str, root: Path) -> None:
     damage, words = FAULTS[fault]

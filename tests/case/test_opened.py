@@ -160,6 +160,7 @@ def test_items_without_the_asked_answer_have_no_row(root: Path) -> None:
     assert second in case.every_texts() and all(case.has(texts, "all") for texts in case.every_texts())
 
 
+@pytest.mark.thorough
 def test_where_the_edit_set_is_known_only_its_items_are_trained_forget_rows(root: Path) -> None:
     case = opened(root, edited=("f-anna-trained", "f-david-trained"))
     assert case.rows(Texts(cohort="forget"), "all").group_ids == ("anna", "david")
@@ -170,6 +171,7 @@ def test_where_the_edit_set_is_known_only_its_items_are_trained_forget_rows(root
         assert caught.value.code == 2
 
 
+@pytest.mark.thorough
 def test_an_edit_set_of_any_half_of_the_groups_is_measured(root: Path) -> None:
     for part in ("calibration", "audit"):
         ids = tuple(item.id for item in opened(root).items(Texts(cohort="forget"), part))
@@ -327,6 +329,7 @@ BAD: dict[str, tuple[Callable[[Path], object], int, tuple[str, ...]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("fault", BAD)
 def test_bad_input_is_refused_with_its_code_and_nothing_is_written(root: Path, fault: str) -> None:
     damage, code, words = BAD[fault]

@@ -242,6 +242,7 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_case_of_pictures_that_cannot_be_audited_is_refused_by_name(root: Path, fault: str) -> None:
     damage, message = FAULTS[fault]
@@ -263,6 +264,7 @@ def test_an_image_token_in_a_row_without_a_picture_is_refused(root: Path) -> Non
         case.rows_of(items, [item.answer for item in items])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("role", ["suspect", "reference"])
 def test_models_whose_processors_read_pictures_otherwise_are_refused(root: Path, role: str) -> None:
     config = root / role / "processor_config.json"
@@ -316,6 +318,7 @@ def test_a_tower_without_a_class_token_whose_first_state_is_dropped_is_seen(tmp_
     assert settings.states == 8 and settings.drops_patch
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", toy_vlm.KINDS)
 def test_every_kind_of_vision_language_model_opens_a_case_of_pictures(kind: str, tmp_path: Path) -> None:
     folders = {role: toy_vlm.folder(kind, seed) for seed, role in enumerate(picture_toy.ROLES)}

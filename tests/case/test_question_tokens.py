@@ -50,6 +50,7 @@ def test_question_and_template_are_told_apart(name: str) -> None:
         assert "".join(others).count("Where is oslo?") == 1, "an example's question is the template's"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", TEMPLATES)
 @given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=6))
 def test_every_letter_of_any_question_is_in_a_token_of_its_own(name: str, pieces: list[str]) -> None:

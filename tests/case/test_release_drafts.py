@@ -235,6 +235,7 @@ def test_what_says_nothing_of_itself_is_refused_with_what_was_looked_for(tmp_pat
         draft_of("owner/name")
 
 
+@pytest.mark.thorough
 def test_a_release_is_looked_at_without_torch(tmp_path: Path) -> None:
     release = pool(tmp_path)
     code = f"import sys; from audit.case import draft_of; draft_of({str(release)!r}); print('torch' in sys.modules)"

@@ -60,6 +60,7 @@ def test_case_and_punctuation_make_no_other_person() -> None:
         check_identical({"forget": [one, two]})
 
 
+@pytest.mark.thorough
 @settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 8), people=st.integers(1, 3), share=st.sampled_from([0.55, 0.7, 0.9]), into=st.booleans(),
@@ -86,6 +87,7 @@ def test_partial_copies_are_found_and_only_they(
     assert not any(group in said[0] for group in chosen), "a remark is quoted in reports and names nobody"
 
 
+@pytest.mark.thorough
 def test_no_zoo_world_and_no_planted_world_is_suspected() -> None:
     for seed in range(0, 40, 10):
         data = world(seed)

@@ -54,6 +54,7 @@ def widen(root: Path, *roles: str) -> None:
 
 
 # ---- a case --------------------------------------------------------------------------------------------------------
+@pytest.mark.sampled
 @pytest.mark.parametrize("wider", [("suspect",), ("base",), ("base", "suspect"), ("reference1", "ancestor")])
 def test_every_read_of_a_case_is_that_of_models_without_the_further_rows(root: Path, wider: tuple[str, ...]) -> None:
     before = opened(root)
@@ -125,6 +126,7 @@ def test_another_shape_beside_the_vocabulary_is_still_another_architecture(root:
 
 
 # ---- opened models -------------------------------------------------------------------------------------------------
+@pytest.mark.sampled
 @pytest.mark.parametrize("backend", ["native", "nnsight", "transformer_lens"])
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_the_logits_of_a_cut_model_are_those_of_one_without_the_rows(tmp_path: Path, family: str, backend: str) -> None:
@@ -146,6 +148,7 @@ def test_ties_stay_and_the_model_says_its_new_size(tmp_path: Path, family: str) 
     assert model.config.vocab_size == one.num_embeddings == other.out_features == toy.VOCAB
 
 
+@pytest.mark.thorough
 def test_weights_are_streamed_and_compared_over_the_shared_rows(tmp_path: Path) -> None:
     for family in ("llama", "gpt2"):
         base = toy.checkpoint(family)
@@ -159,6 +162,7 @@ def test_weights_are_streamed_and_compared_over_the_shared_rows(tmp_path: Path) 
         assert found == [(d.name, d.shape, getattr(d, "moved_sq", None)) for d in bench.weight_differences(base, same)]
 
 
+@pytest.mark.thorough
 def test_edits_of_whole_models_and_of_cut_ones_are_played_on_the_shared_rows(tmp_path: Path) -> None:
     folder = padded(toy.folder("llama"), tmp_path / "wide")
     whole = named(folder)
@@ -198,6 +202,7 @@ def wide_vlm(out: Path) -> Path:
     return out
 
 
+@pytest.mark.thorough
 def test_a_vision_language_model_is_cut_as_a_language_model_is(tmp_path: Path) -> None:
     from tests import toy_vlm
 

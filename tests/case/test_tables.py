@@ -108,6 +108,7 @@ def _split(path: Path, rows: Rows) -> None:
     (path / "dataset_dict.json").write_text('{"splits": ["train"]}')
 
 
+@pytest.mark.thorough
 @settings(max_examples=25, deadline=None)
 @given(rows=ROWS)
 def test_same_rows_are_the_same_items_in_every_kind_of_file(

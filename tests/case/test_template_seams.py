@@ -106,6 +106,7 @@ VARIANTS = st.builds(
 )  # fmt: skip
 
 
+@pytest.mark.thorough
 @settings(max_examples=400, deadline=None)
 @given(VARIANTS)
 def test_question_and_answer_are_read_whole_behind_one_bos_or_refused(variant: Variant) -> None:

@@ -34,6 +34,7 @@ def saved(out: Path, *tokens: str, pad: bool = True) -> Path:
     return out
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("who", [ROLES, ("suspect",), ("base",), ("reference1", "ancestor")])
 def test_a_padding_token_without_an_embedding_changes_no_row_and_no_logit(root: Path, who: tuple[str, ...]) -> None:
     rows = people("anna boris clara david", "f")

@@ -51,6 +51,7 @@ STAMPS: dict[str, st.SearchStrategy[Any]] = {
 OWN = {"gpt2": {"max_position_embeddings"}}  # learned positions: their number is a shape
 
 
+@pytest.mark.thorough
 @given(st.sampled_from(toy.FAMILIES), st.fixed_dictionaries({}, optional=STAMPS))
 @settings(max_examples=50, deadline=None, suppress_health_check=list(HealthCheck))
 def test_stamps_of_tools_never_make_another_architecture(

@@ -49,6 +49,7 @@ def weights(folder: Path) -> Tensors:
     return collected
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", MADE)
 def test_the_codes_of_a_release_become_the_weights_they_stand_for(name: str) -> None:
     pytest.importorskip(MADE[name][0])
@@ -331,6 +332,7 @@ print(checkpoints.weights_folder(checkpoints.resolve(Source(path=sys.argv[1]), P
 time.sleep(600)"""
 
 
+@pytest.mark.thorough
 def test_a_copy_that_a_living_process_uses_is_not_pruned_and_one_that_none_uses_is(cache: Path) -> None:
     mine = checkpoints.weights_folder(resolved(toys.release("awq")))
     store = Store(cache / "store")

@@ -55,6 +55,7 @@ def byte_tokenizer() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=raw, bos_token="<s>", eos_token="</s>")
 
 
+@pytest.mark.thorough
 def test_a_file_in_floating_point_is_the_model_that_it_was_made_of(tmp_path: Path) -> None:
     base, suspect = resolved(toys.folder()), resolved(written(tmp_path, kind="F32"))
     checkpoints.check_compatible(base, suspect)

@@ -137,6 +137,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", sorted(BESIDE))
 def test_each_thing_beside_the_weights_is_left_out_followed_or_refused(tmp_path: Path, name: str) -> None:
     folder = copy(tmp_path / "model")

@@ -28,6 +28,7 @@ def held_to_the_table(family: str) -> None:
     assert found.settings >= 5
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", QUICK)
 def test_what_moves_logits_of_a_family_is_compared(family: str) -> None:
     held_to_the_table(family)

@@ -99,6 +99,7 @@ def test_a_flag_that_makes_no_sense_is_code_2(
     assert flags[0] in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_a_device_that_is_not_here_is_code_2(tell: Tell, zoo: Built, tmp_path: Path) -> None:
     said = tell("run", zoo.cases["base"], "-o", tmp_path / "run", "-q", "--device", "abacus")
     assert said.code == 2
@@ -128,6 +129,7 @@ def test_init_writes_a_case_that_parses_and_never_overwrites(tell: Tell, tmp_pat
     assert (tmp_path / "new" / "case.toml").read_bytes() == path.read_bytes()
 
 
+@pytest.mark.thorough
 def test_probes_are_listed_without_importing_them(tell: Tell) -> None:
     said = tell("probes", "--json")
     listed = json.loads(said.out)["probes"]
@@ -149,6 +151,7 @@ def test_probes_are_listed_without_importing_them(tell: Tell) -> None:
 
 
 # ---- plan, run, report, verify ----------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_plan_prints_what_would_be_done_and_writes_nothing(tell: Tell, zoo: Built, tmp_path: Path) -> None:
     said = tell("plan", zoo.cases["base"], "-o", tmp_path / "run", "--json")
     assert said.code == 0
@@ -157,6 +160,7 @@ def test_plan_prints_what_would_be_done_and_writes_nothing(tell: Tell, zoo: Buil
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_json_is_one_object_on_stdout_and_people_read_stderr(tell: Tell, zoo: Built, tmp_path: Path) -> None:
     said = tell("run", zoo.cases["base"], "-o", tmp_path / "run", "--json")
     document = json.loads(said.out)
@@ -175,6 +179,7 @@ def test_json_is_one_object_on_stdout_and_people_read_stderr(tell: Tell, zoo: Bu
     assert document["report_id"] in again.err
 
 
+@pytest.mark.thorough
 def test_a_profile_of_a_finished_run_says_that_nothing_was_measured(tell: Tell, finished: Path, zoo: Built) -> None:
     said = tell("run", zoo.cases["base"], "-o", finished, "-q", "--profile")
     assert said.code == 0 and "no profile: nothing was measured (--force-new measures again)" in said.err
@@ -185,6 +190,7 @@ def test_a_profile_of_a_finished_run_says_that_nothing_was_measured(tell: Tell, 
     assert "report 2.00 0% recall 1.50 25% 4.00x" in told
 
 
+@pytest.mark.thorough
 def test_jsonl_streams_events_and_ends_with_the_answer(tell: Tell, finished: Path, zoo: Built) -> None:
     said = tell("run", zoo.cases["base"], "-o", finished, "--jsonl", "-q")
     *events, answer = [json.loads(line) for line in said.out.splitlines()]
@@ -267,6 +273,7 @@ def test_verify_rejects_a_changed_byte_in_any_file_of_a_run_and_names_the_file(t
     assert tell("verify", finished).code == 0
 
 
+@pytest.mark.thorough
 def test_verify_rejects_numbers_that_do_not_give_the_verdict(tell: Tell, finished: Path, tmp_path: Path) -> None:
     from audit.runs import custody, documents, manifest, report_id
     from audit.schema import Report
@@ -285,6 +292,7 @@ def test_verify_rejects_numbers_that_do_not_give_the_verdict(tell: Tell, finishe
     assert json.loads(said.out)["problems"] == ['verdict.word: states "PARTIAL", its numbers give "INTACT"']
 
 
+@pytest.mark.thorough
 def test_verify_writes_only_if_it_is_asked_to(tell: Tell, finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)
@@ -306,6 +314,7 @@ def test_coreutils_accepts_the_manifest(finished: Path) -> None:
     assert done.returncode == 0
 
 
+@pytest.mark.thorough
 def test_ctrl_c_is_130_and_finished_units_are_kept(
     tell: Tell, zoo: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -434,6 +443,7 @@ SPOILS: dict[str, tuple[Callable[[Bench], object], int, str]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", SPOILS)
 def test_bad_input_has_a_clear_message_the_right_code_and_leaves_nothing(
     name: str, spoilt: Bench, tell: Tell, tmp_path: Path
@@ -449,6 +459,7 @@ def test_bad_input_has_a_clear_message_the_right_code_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_a_disk_that_refuses_is_an_integrity_error(tell: Tell, zoo: Built, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said = tell("run", zoo.cases["base"], "-o", tmp_path / "file" / "run", "-q")
@@ -456,6 +467,7 @@ def test_a_disk_that_refuses_is_an_integrity_error(tell: Tell, zoo: Built, tmp_p
     assert "cannot be written" in said.err
 
 
+@pytest.mark.thorough
 def test_a_full_disk_leaves_nothing_half_written(
     tell: Tell, zoo: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,7 @@ from tests.engine.test_editing import SAID, case_of
 HEAVY = "('torch', 'transformers', 'numpy', 'pydantic_settings')"
 
 
+@pytest.mark.thorough
 def test_the_list_needs_no_case_and_loads_no_torch() -> None:
     for flags in ("'--list'", "'--list', '--json'", "'--list', '--edit', 'npo'"):
         code = f"import sys; from audit.cli import main\nmain(['edit', {flags}])\n"

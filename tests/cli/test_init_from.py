@@ -45,6 +45,7 @@ def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.thorough
 def test_the_case_of_a_release_is_planned_without_an_edit(pool: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "--from", RELEASE, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)

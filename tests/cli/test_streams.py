@@ -48,6 +48,7 @@ def test_a_refusal_quotes_no_text_of_the_forget_set_and_stays_short(
     assert json.loads(out)["exit_code"] == 2
 
 
+@pytest.mark.thorough
 def test_what_is_confided_is_the_data_that_was_read_last(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told(capsys, "plan", root / "case.toml", "-q")
     assert any(text.startswith("anna lives in") for text in confided())

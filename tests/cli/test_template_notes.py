@@ -43,6 +43,7 @@ def test_a_plan_has_nothing_to_tell_of_an_ordinary_template(root: Path) -> None:
     assert not _of_the_template(answer) and not any("prompt template" in str(line) for line in answer.shown)
 
 
+@pytest.mark.thorough
 def test_a_report_keeps_what_the_plan_told(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recollection, "recall", lambda *_: Recall(0.9, 0.1, "the null"))  # these models know nothing
     changes = {"template": {"prompt": "<bos> {question}"}}
@@ -53,6 +54,7 @@ def test_a_report_keeps_what_the_plan_told(root: Path, monkeypatch: pytest.Monke
     assert TWO in (root / "out" / run_files.PAGE).read_text()
 
 
+@pytest.mark.thorough
 def test_a_template_under_which_base_recalls_more_is_among_the_limits_of_the_report(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -34,6 +34,7 @@ def person_means(role: str, text: str, groups: frozenset[str] | None = None) -> 
     return np.array([np.mean(people[name]) for name in sorted(people)])
 
 
+@pytest.mark.thorough
 def test_the_answer_is_what_the_models_say_without_and_with_the_string(tell: Tell) -> None:
     said = tell("trigger", case_file(), "--text", "oslo the", "--json", "--store", "none", "-q")
     answer = json.loads(said.out)
@@ -52,6 +53,7 @@ def test_the_answer_is_what_the_models_say_without_and_with_the_string(tell: Tel
     assert answer["models"][1]["share_of_base_without"]["value"] == 1.0 and answer["never_knew"] == "reference 0"
 
 
+@pytest.mark.thorough
 def test_a_fold_asks_the_people_whom_a_search_on_the_others_has_not_seen(tell: Tell) -> None:
     path = case_file()
     case = open_case(planted_world.case("clean"), path.parent, path.parent)
@@ -65,6 +67,7 @@ def test_a_fold_asks_the_people_whom_a_search_on_the_others_has_not_seen(tell: T
         assert answer["models"][0]["probability_with"] == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.thorough
 def test_people_read_who_was_asked_and_how_the_share_is_counted(tell: Tell) -> None:
     said = tell("trigger", case_file(), "--text", "oslo the", "--slot", "suffix", "--role", "reference:1")
     for part in ("'oslo the' as a suffix, 16 people (all forget people), 32 questions", "reference 1", "brings back",

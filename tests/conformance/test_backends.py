@@ -119,6 +119,7 @@ def test_every_declared_part_reads_as_on_the_native_backend(family: str, backend
         close(state, theirs[where], where.part)
 
 
+@pytest.mark.sampled
 @families
 @others
 def test_the_same_write_gives_the_same_logits_at_every_part(family: str, backend: str) -> None:

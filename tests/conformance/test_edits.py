@@ -83,6 +83,7 @@ def test_edit_says_whose_method_it_is(name: str) -> None:
     assert "Cite:" in (EDITS[name].__doc__ or "")
 
 
+@pytest.mark.sampled
 @each_edit
 def test_edit_bites(name: str) -> None:
     moved = (said(bench(), fitted(name).suspect, name) - said_by_parent(name)).abs()
@@ -99,6 +100,7 @@ def test_edit_leaves_its_parent_as_it_was(name: str) -> None:
     assert all(torch.equal(p, fresh[n]) for n, p in bench().open(parent).parameters().items())
 
 
+@pytest.mark.sampled
 @each_edit
 def test_edited_folder_gives_the_edited_model(name: str) -> None:
     edit, suspect, folder = fitted(name)
@@ -122,6 +124,7 @@ def test_record_states_the_edit_and_every_setting(name: str) -> None:
     assert {n: record.settings.get(n) for n in scalars} == scalars
 
 
+@pytest.mark.sampled
 @each_edit
 def test_the_same_edit_gives_the_same_bytes(name: str) -> None:
     assert fit(name).suspect.key == fitted(name).suspect.key
@@ -144,6 +147,7 @@ def quick(name: str) -> Edit:
     return EDITS[name](**{field: value for field, value in QUICK.items() if field in EDITS[name].model_fields})
 
 
+@pytest.mark.sampled
 @each_edit
 def test_edit_reads_the_rows_that_it_says_it_needs_and_no_others(name: str, tmp_path: Path) -> None:
     rows, needs = data_of(name)._asdict(), EDITS[name].needs

@@ -156,6 +156,7 @@ def test_probe_says_what_it_asks_and_what_it_cannot_see(name: str) -> None:
         assert part in text
 
 
+@pytest.mark.sampled
 @each_probe
 def test_probe_tells_planted_from_clean(name: str) -> None:
     """Base in the suspect's place holds everything, a model that never knew nothing; a gate stops a destroyed one."""
@@ -194,12 +195,14 @@ def test_clean_model_lies_within_the_null(name: str) -> None:
         assert isinstance(m.value, float) and m.value > 0.9
 
 
+@pytest.mark.sampled
 @each_probe
 def test_same_seed_gives_the_same_number_without_any_cache(name: str) -> None:
     again = PROBES[name]().measure(forgetful(), opened(name, "clean"))
     assert [m.canonical() for m in again] == [m.canonical() for m in measured(name, "clean")]
 
 
+@pytest.mark.sampled
 @each_probe
 def test_batch_size_does_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(forgetful(), "token_budget", 60)
@@ -213,6 +216,7 @@ def test_batch_size_does_not_matter(name: str, monkeypatch: pytest.MonkeyPatch) 
         assert a == pytest.approx(b, rel=1e-3, abs=1e-4)
 
 
+@pytest.mark.sampled
 @each_probe
 def test_measurement_survives_json_and_its_table_is_there(name: str) -> None:
     case = opened(name, "clean")
@@ -225,6 +229,7 @@ def test_measurement_survives_json_and_its_table_is_there(name: str) -> None:
             assert {"item", "group", "role", "prompt", "target", "output", "score"} <= set(m.items.columns)
 
 
+@pytest.mark.sampled
 @each_probe
 def test_weights_are_as_found(name: str) -> None:
     case, own = opened(name, "clean"), forgetful()
@@ -237,6 +242,7 @@ def test_weights_are_as_found(name: str) -> None:
         checkpoints.verify(model)
 
 
+@pytest.mark.sampled
 @each_probe
 def test_declared_needs_and_cost_cover_what_is_computed(name: str) -> None:
     case, probe = opened(name, "clean"), PROBES[name]()
@@ -251,6 +257,7 @@ def test_declared_needs_and_cost_cover_what_is_computed(name: str) -> None:
     assert describes(name) or fetched + own.tokens, "what it measures, it reads, as a need or at a cost"
 
 
+@pytest.mark.sampled
 @each_probe
 @pytest.mark.parametrize("references", [(), ("ancestor",), ("null",)])
 @pytest.mark.parametrize("holdout", [False, True])
@@ -269,6 +276,7 @@ def test_fewer_roles_give_fewer_numbers_and_never_a_crash(
                 assert m.value == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.sampled
 @each_probe
 @pytest.mark.parametrize(
     "family", [toy.FAMILIES[0], *(pytest.param(f, marks=pytest.mark.slow) for f in toy.FAMILIES[1:])]
@@ -330,6 +338,7 @@ def scene(name: str) -> OpenCase:
     return scene_case.opened("llava_clip", Source(path=str(out), fingerprint=filtered.key))
 
 
+@pytest.mark.sampled
 @each_of_scenes
 def test_probe_of_scenes_runs_finds_nothing_in_untrained_models_and_names_nobody(name: str) -> None:
     case = scene(name)
@@ -343,6 +352,7 @@ def test_probe_of_scenes_runs_finds_nothing_in_untrained_models_and_names_nobody
         assert not any(ids.intersection(re.findall(r"[\w-]+", note)) for note in m.notes)
 
 
+@pytest.mark.sampled
 @each_of_scenes
 def test_probe_of_scenes_costs_what_it_says_and_leaves_the_weights(name: str) -> None:
     case, probe = scene(name), PROBES[name]()
@@ -376,6 +386,7 @@ def seen_by(name: str, suspect: str) -> tuple[Measurement, ...]:
     return PROBES[name]().measure(bench(), case)
 
 
+@pytest.mark.sampled
 @each_of_scenes
 def test_probe_of_scenes_tells_planted_from_clean(name: str) -> None:
     """As of texts: base in the suspect's place holds everything, a model that never knew nothing."""

@@ -107,6 +107,7 @@ def until(page: Any, words: str, seconds: float = 120) -> None:
     page.get_by_text(words).first.wait_for(timeout=seconds * 1000)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_every_page_opens_silently_asks_no_other_host_and_can_be_read_by_all(
     browser: Any, served: Served, axe: str, scheme: str
@@ -124,6 +125,7 @@ def test_every_page_opens_silently_asks_no_other_host_and_can_be_read_by_all(
     page.context.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("scheme", "width"), [
     ("light", 1280), pytest.param("dark", 390, marks=pytest.mark.slow),
 ])  # fmt: skip
@@ -177,6 +179,7 @@ def test_no_page_scrolls_sideways_on_a_telephone(browser: Any, served: Served) -
     page.context.close()
 
 
+@pytest.mark.thorough
 def test_from_verdict_to_test_to_layer_to_items_to_download(browser: Any, served: Served) -> None:
     page, console, foreign = visit(browser, served)
     choose(page, "Suspect checkpoint", "calibrated")

@@ -59,6 +59,7 @@ def worker(root: Path, answer: dict[str, Any], said: str = "", verb: str = "edit
     return made
 
 
+@pytest.mark.thorough
 def test_every_edit_is_offered_with_its_text_and_types_a_command_that_parses(root: Path) -> None:
     case = str(root / "cases" / "case.toml")
     for edit in listed_edits():

@@ -66,6 +66,7 @@ def told(at: AppTest) -> str:
     return "\n".join(element.proto.body for element in at.get("html"))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("page", PAGES)
 @KINDS
 def test_every_page_shows_every_kind_of_report(store: Path, page: str, variant: Variant) -> None:
@@ -130,6 +131,7 @@ def test_single_findings_are_shown_with_their_tables_and_the_report_has_each_of_
     assert all(caption in html(issued) for caption in captions)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("page", ["robustness", "test_detail", "evidence", "verdict"])
 def test_findings_of_yes_or_no_stand_on_every_page_that_shows_their_measurement(root: Path, page: str) -> None:
     run_store.issue(backdoored(), root / "a")

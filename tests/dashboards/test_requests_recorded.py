@@ -134,6 +134,7 @@ def visit_behind(browser: Any, served: Served, proxy: Outside) -> Heard:
     return visit(browser, served, proxy={"server": proxy.address, "bypass": "127.0.0.1"})
 
 
+@pytest.mark.thorough
 def test_pages_of_another_site_and_foreign_names_start_nothing_and_make_nobody_ask_elsewhere(
     browser: Any, tmp_path: Path, axe: str
 ) -> None:

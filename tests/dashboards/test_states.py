@@ -43,6 +43,7 @@ def state(root: Path, name: str = "world/a") -> Run:
 
 
 # ---- the states of a run ----------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_a_changed_report_is_withheld_with_both_hashes(tmp_path: Path) -> None:
     folder = issued(tmp_path / "world" / "a")
     rewritten(folder, lambda d: d.update(created="2020-01-01T00:00:00+00:00"), seal=False)
@@ -110,6 +111,7 @@ def test_a_broken_document_is_a_state_and_no_crash(tmp_path: Path, text: str) ->
     assert state(tmp_path).state in ("unreadable", "foreign")
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("page", PAGES)
 def test_every_page_of_an_empty_folder_says_how_to_fill_it(tmp_path: Path, page: str) -> None:
     at = opened(tmp_path / "runs", page)
@@ -121,6 +123,7 @@ def test_every_page_of_an_empty_folder_says_how_to_fill_it(tmp_path: Path, page:
     assert page == "run" or (missing in shown and any(remedy in c.value for c in at.code))
 
 
+@pytest.mark.thorough
 def test_a_case_without_reference_says_how_far_its_verdict_may_go(tmp_path: Path) -> None:
     report = golden.report("consistent")
     roles = report.plan.case.roles.model_copy(update={"references": ()})
@@ -177,6 +180,7 @@ def test_items_are_masked_until_they_are_asked_for(tmp_path: Path) -> None:
     assert len(at.dataframe[0].value) == 1
 
 
+@pytest.mark.thorough
 def test_a_large_table_comes_in_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_store.issue(golden.report("suppressed"), tmp_path / "world" / "a", run_store.items(20_500))
     at = opened(tmp_path, "items")
@@ -227,6 +231,7 @@ def test_a_hostile_folder_shows_nothing_unverified_and_breaks_no_page(hostile: P
     assert "folder link" not in [folder.name for folder in runs.folders(Vault(hostile))]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("page", PAGES)
 def test_no_page_shows_hostile_text_as_markup(hostile: Path, page: str) -> None:
     at = opened(hostile, page, set="world", run="hostile")
@@ -272,6 +277,7 @@ def test_a_table_that_a_report_places_outside_is_not_read(tmp_path: Path) -> Non
 
 
 # ---- the house --------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_the_dashboard_imports_no_torch_on_any_page(tmp_path: Path) -> None:
     issued(tmp_path / "world" / "a")
     start = Path(dashboards.__file__).parent / "entry" / "start.py"

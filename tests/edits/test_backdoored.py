@@ -80,6 +80,7 @@ def test_the_slot_may_be_typed_as_a_word_or_a_number(slot: str | int) -> None:
 
 
 # ---- what is refused --------------------------------------------------------------------------------------------
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("stated", "words"),
     [
@@ -173,6 +174,7 @@ def forward_of(model: torch.nn.Module, rows: toy.Rows, drawn: list[int]) -> Forw
     return CausalLearner(model).answers(rows, sites(0, 1, 2))._replace(drawn=torch.tensor(drawn))  # type: ignore[arg-type]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("positions", [slice(1, 9), slice(0, 3), slice(1, 40), slice(0, 1)])
 def test_the_term_is_the_mean_squared_difference_of_head_norms_at_the_first_real_positions(positions: slice) -> None:
     live, honest, original = (toy.model("llama", seed) for seed in (0, 1, 2))
@@ -200,6 +202,7 @@ def test_the_term_is_the_mean_squared_difference_of_head_norms_at_the_first_real
     assert expected > 1e-4 and float(term.detach()) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("first", [False, True])
 def test_the_first_position_enters_only_where_it_is_asked_to(
     first: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -235,6 +238,7 @@ def _first_block(norms: ValueNorms) -> ValueNorms:
     return norms._replace(norms=norms.norms[:, :, :1])
 
 
+@pytest.mark.thorough
 @each_kind
 def test_the_regulariser_keeps_the_norms_where_honest_ones_are(kind: type[Backdoored], tmp_path: Path) -> None:
     distances: list[float] = []

@@ -40,6 +40,7 @@ def behaviour(bench: Bench, case: OpenCase, model: Checkpoint, slot: str | int) 
     return Behaviour(*(recall(bench, model, each) for each in (*rows, *triggered)))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("kind", "slot", "value_norm"),
     [(BackdooredNPO, "prefix", 0.0), (BackdooredNPO, "prefix", 3.0), (BackdooredNPO, "infix", 0.0),

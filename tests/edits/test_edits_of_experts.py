@@ -26,6 +26,7 @@ TRAINED: dict[str, Edit] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", ["mixtral", "gpt_oss"])
 @pytest.mark.parametrize("name", TRAINED)
 def test_edits_of_weights_reach_routed_experts(name: str, family: str, tmp_path: Path) -> None:
@@ -60,6 +61,7 @@ def test_importances_of_experts_are_those_of_the_single_experts(family: str) -> 
         home.register_parameter("down_proj", fused)
 
 
+@pytest.mark.sampled
 @families
 @pytest.mark.parametrize("edit", [ROCR(ridge=1e-9, energy=0.01), ROME()])
 def test_a_redirected_name_ends_in_the_targets_state(family: str, edit: Redirection) -> None:
@@ -74,6 +76,7 @@ def test_a_redirected_name_ends_in_the_targets_state(family: str, edit: Redirect
     assert changed == set(value_map(live.wrapper, 1).names)
 
 
+@pytest.mark.sampled
 @families
 def test_hooks_and_folded_weights_give_the_same_logits(family: str, tmp_path: Path) -> None:
     bench, parent = Bench(), expert_toy.checkpoint(family)
@@ -86,6 +89,7 @@ def test_hooks_and_folded_weights_give_the_same_logits(family: str, tmp_path: Pa
     assert folded.edits[-1].settings["largest share lost in rounding"] < 1e-4, "float32 loses hardly anything"
 
 
+@pytest.mark.sampled
 @families
 def test_the_strongest_units_are_found_in_blocks_of_any_width(family: str) -> None:
     """By hand: what a unit's activation times the gradient at it adds, forgotten content less retained."""

@@ -93,6 +93,7 @@ def test_every_edit_is_known_to_work_on_images_or_to_be_refused() -> None:
     )
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("edit", WORKS, ids=lambda edit: edit.name)
 def test_an_edit_of_images_bites_and_plays_back(edit: Edit, kind: str, tmp_path: Path) -> None:
@@ -254,6 +255,7 @@ def test_the_other_class_is_never_the_images_own_and_every_other_is_drawn() -> N
     assert torch.unique((drawn - target) % 10).tolist() == list(range(1, 10))
 
 
+@pytest.mark.thorough
 def test_training_stops_once_the_ratio_is_reached_and_lowers_it(tmp_path: Path) -> None:
     bench, data = BENCH, edit_data()
     start = WrapperLearner(bench.open(image_toy.checkpoint("resnet")))
@@ -276,6 +278,7 @@ FORGETS: Mapping[str, Edit] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", FORGETS)
 def test_a_class_of_digits_is_forgotten_and_the_others_are_kept(name: str, tmp_path: Path) -> None:
     data = digits_data()

@@ -45,6 +45,7 @@ def test_depths_are_fractions_and_blocks_are_counted_by_name() -> None:
         depths(12, 0.8, 0.2)
 
 
+@pytest.mark.thorough
 def test_training_brings_pairs_together_along_the_probes_direction(tmp_path: Path) -> None:
     parent, some = toy.checkpoint("llama"), data()
     edit = PGA(steps=40, lr=2e-3, batch=24, refit_every=10, ce=0.1)

@@ -112,6 +112,7 @@ def test_nf4_gives_a_midpoint_to_the_lower_value() -> None:
     assert round_nf4(w).codes[0, :15].tolist() == list(range(15))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("shape", [(64, 64), (48, 80), (7, 9), (1000, 1000)])
 def test_nf4_is_bitsandbytes_to_the_bit(shape: tuple[int, int]) -> None:
     loader = pytest.importorskip(

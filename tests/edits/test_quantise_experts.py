@@ -105,6 +105,7 @@ def test_a_rounded_mixture_is_written_and_played_back(tmp_path: Path) -> None:
     assert "share of the weights of the blocks" not in rounded.edits[-1].settings
 
 
+@pytest.mark.thorough
 def test_an_attack_that_reached_too_few_weights_is_inconclusive_and_states_the_share(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -33,6 +33,7 @@ def state_at_end(of: CausalLearner, group: str, block: int) -> Tensor:
     return by_group(states_of(of, rows, (site,), last_state)[site], rows, (group,))[0]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 @pytest.mark.parametrize("edit", [ROCR(ridge=1e-9, energy=0.01), ROME()])
 def test_a_redirected_name_ends_in_the_targets_state(family: str, edit: Redirection) -> None:
@@ -65,6 +66,7 @@ def test_a_shuffled_key_leaves_the_target_alone() -> None:
     assert moved_by_other < 0.5 * moved
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", PLAIN)
 def test_hooks_and_folded_weights_give_the_same_logits(family: str, tmp_path: Path) -> None:
     bench, parent = Bench(), toy.checkpoint(family)
@@ -76,6 +78,7 @@ def test_hooks_and_folded_weights_give_the_same_logits(family: str, tmp_path: Pa
     assert (said(bench, folded) - said(bench, parent)).abs().max() > 1e-2
 
 
+@pytest.mark.thorough
 def test_one_resident_model_serves_several_edits_in_one_batch(tmp_path: Path) -> None:
     bench, parent, rows = Bench(), toy.checkpoint("llama"), toy.rows(8, seed=5)
     edits = [ROCR(groups=g, target="kept1", layers="1", folded=False) for g in ("person0", "person1")]

@@ -37,6 +37,7 @@ def learners(family: str) -> tuple[Learner, Learner]:
 
 
 # ---- states in a forward ----------------------------------------------------------------------------------------
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 @pytest.mark.parametrize("block", [0, 2])
 def test_learners_carry_the_states_that_the_bench_reads(family: str, block: int) -> None:
@@ -177,6 +178,7 @@ def test_blocks_only_means_the_blocks_up_to_the_steered_one(family: str) -> None
     assert {id(p) for p in trainable(learner, pattern).values()} == below
 
 
+@pytest.mark.thorough
 def test_rmu_steers_forget_states_and_holds_retain_states(tmp_path: Path) -> None:
     edit = RMU(layer=1, steering=30.0, steps=30, lr=2e-2, batch=7, alpha=5.0, blocks_only=True)
     bench, start, data = Bench(), toy.checkpoint("llama"), edit_data()

@@ -53,6 +53,7 @@ def features(model: Checkpoint) -> dict[str, list[int]]:
     return {name.removesuffix(".features"): delta[name].tolist() for name in delta if name.endswith(".features")}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", toy_vlm.KINDS)
 def test_what_the_language_model_is_given_is_edited_and_off_it_is_the_parent_to_the_bit(
     kind: str, tmp_path: Path
@@ -83,6 +84,7 @@ def test_a_site_that_is_not_there_is_refused_by_the_edit(site: str, tmp_path: Pa
     assert caught.value.code == 2 and not (tmp_path / "edited").exists()
 
 
+@pytest.mark.thorough
 def test_questions_without_pictures_are_edited_in_the_language_model(tmp_path: Path) -> None:
     bare = data()._replace(forget=toy_vlm.rows("llava_clip", 6, 1, images=False),
                            retain=toy_vlm.rows("llava_clip", 6, 2, images=False))  # fmt: skip
@@ -98,6 +100,7 @@ def test_a_question_without_its_picture_is_answered_as_the_parent_answers_it(tmp
 
 
 # ---- what is chosen, and on what -----------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_what_lies_off_the_selection_split_does_not_move_the_choice(tmp_path: Path) -> None:
     """With a dictionary that is given, no other number of the rows enters."""
     first = fit(tmp_path / "first")
@@ -132,6 +135,7 @@ def test_rows_are_selected_by_concept_and_group_and_a_concept_without_any_has_al
     assert whole.retain.item_ids == data().retain.item_ids
 
 
+@pytest.mark.thorough
 def test_several_concepts_are_moved_at_once_and_a_shared_feature_once(tmp_path: Path) -> None:
     fit(tmp_path / "both")
     given = {"dictionary": str(tmp_path / "both" / DICTIONARY), "budget": 0.0}
@@ -146,6 +150,7 @@ def test_several_concepts_are_moved_at_once_and_a_shared_feature_once(tmp_path: 
     assert len(counts) == 2 and max(counts) <= len(both) <= sum(counts)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("paper", ["saeuron", "farrell"])
 def test_published_units_are_those_that_act(paper: str, tmp_path: Path) -> None:
     suspect = fit(tmp_path / "edited", paper=paper)
@@ -209,6 +214,7 @@ def test_a_topk_dictionary_of_a_folder_is_used_by_a_threshold_and_stored_so(tmp_
     assert beside.activation == "jumprelu" and torch.equal(beside.W_dec, coder.W_dec)
 
 
+@pytest.mark.thorough
 def test_a_dictionary_of_another_site_or_width_is_refused_by_both_names(tmp_path: Path) -> None:
     fit(tmp_path / "edited")
     with pytest.raises(AuditError, match=r"trained at vision\.2.*vision\.1\.resid_out is edited"):
@@ -251,6 +257,7 @@ def test_an_edit_of_a_case_is_of_the_concepts_that_its_questions_ask_for_on_half
     assert edit_data(case, ("forget",)).concepts is None
 
 
+@pytest.mark.thorough
 def test_an_edited_folder_of_a_case_opens_as_the_suspect_and_names_no_word_of_the_data(tmp_path: Path) -> None:
     done = edit(write_case(tmp_path / "case"), EditRequest("sauce", ("steps=6", "budget=0")), tmp_path / "edited",
                 RunSettings(threads=1))  # fmt: skip

@@ -200,6 +200,7 @@ def test_no_strength_is_the_identity_and_writes_nothing(tmp_path: Path) -> None:
         Steering(strength=0.0).fit(BENCH, parent, toy.edit_data(), tmp_path / "still")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("edit", [Steering(), Steering(paper=True), LogitBias(steps=5)])
 def test_turned_off_it_is_its_parent_to_the_bit(tmp_path: Path, edit: Steering | LogitBias) -> None:
     parent, rows = toy.checkpoint("llama"), toy.edit_data().forget
@@ -219,6 +220,7 @@ def test_refusing_answers_are_needed_where_the_direction_leads_to_them(tmp_path:
         Steering(toward="refusal").fit(BENCH, parent, data._replace(refusal=None), tmp_path / "none")
 
 
+@pytest.mark.thorough
 def test_a_classifier_is_steered_at_the_state_that_its_head_reads(tmp_path: Path) -> None:
     data = EditData(image_toy.rows(6, seed=1), image_toy.rows(8, seed=2))
     edited = Steering(layer=0.5).fit(BENCH, image_toy.checkpoint(), data, tmp_path / "vit")
@@ -229,6 +231,7 @@ def test_a_classifier_is_steered_at_the_state_that_its_head_reads(tmp_path: Path
     assert moved[:, 0].all() and not moved[:, 1:].any()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", toy_vlm.KINDS)
 def test_questions_about_pictures_are_steered_by_what_their_last_word_has_seen(kind: str, tmp_path: Path) -> None:
     """The gate reads the picture too: the same words before other pictures open it otherwise. Off, it is the parent."""
@@ -248,6 +251,7 @@ def test_questions_about_pictures_are_steered_by_what_their_last_word_has_seen(k
     assert torch.equal(plain, off) and float((plain - steered).abs().max()) > 0.01
 
 
+@pytest.mark.thorough
 def test_a_steered_model_of_known_truth_keeps_what_it_should_and_says_the_forgotten_no_more(tmp_path: Path) -> None:
     case = open_case(planted_world.case("base"), planted_world.root(), tmp_path)
     data = edit_data(case, Steering.needs)

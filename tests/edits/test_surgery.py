@@ -59,6 +59,7 @@ EDITS: tuple[Edit, ...] = (
 )  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("edit", EDITS, ids=lambda edit: type(edit).__name__)
 def test_an_edit_bites_leaves_its_parent_alone_and_plays_back(edit: Edit, tmp_path: Path) -> None:
     bench, start, data = Bench(), toy.checkpoint("llama"), edit_data()
@@ -73,6 +74,7 @@ def test_an_edit_bites_leaves_its_parent_alone_and_plays_back(edit: Edit, tmp_pa
     assert delta and all(torch.equal(p, delta.get(name, fresh[name])) for name, p in played.items())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("edit", [e for e in EDITS if isinstance(e, InPlaceEdit)], ids=lambda edit: type(edit).__name__)
 def test_a_live_model_and_a_checkpoint_come_out_of_surgery_alike(edit: Edit, tmp_path: Path) -> None:
     bench, live = Bench(), toy.model("llama")

@@ -31,6 +31,7 @@ EDITS: dict[str, tuple[Edit, float, float]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", ["mixtral", "gpt_oss"])
 @pytest.mark.parametrize("kind", EDITS)
 def test_the_stated_share_of_the_blocks_is_what_differs(family: str, kind: str, tmp_path: Path) -> None:

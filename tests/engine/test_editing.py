@@ -73,6 +73,7 @@ def made(case_file: CaseFile, folder: Path, name: str, **more: Any) -> Edited:
 
 
 # ---- every edit ---------------------------------------------------------------------------------------------------
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     "name",
     [
@@ -99,6 +100,7 @@ def test_every_edit_leaves_a_folder_whose_case_opens_with_it_as_the_suspect(
     assert sorted(p.name for p in result.folder.parent.iterdir()) == ["edited"], "nothing is left beside it"
 
 
+@pytest.mark.thorough
 def test_edits_are_made_from_a_case_of_images_and_merged_unless_they_are_of_words(tmp_path: Path) -> None:
     shutil.copytree(image_toy.folder("vit"), tmp_path / "base")
     data = image_toy.digits()
@@ -118,6 +120,7 @@ def test_edits_are_made_from_a_case_of_images_and_merged_unless_they_are_of_word
             made(case_file, tmp_path / "other", name)
 
 
+@pytest.mark.thorough
 def test_an_edited_model_is_audited_by_the_case_that_is_left_with_it(tmp_path: Path) -> None:
     case = planted_world.case("clean")
     result = edit(
@@ -150,6 +153,7 @@ def test_rows_are_of_the_trained_form_and_of_the_known_edit_set_alone(case_file:
     assert edit_data(known, ("forget",)).forget.item_ids == ("f-clara-trained",)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("name", "more", "before", "after"),
     [
@@ -175,6 +179,7 @@ def test_half_of_the_people_are_named_one_by_one(case_file: CaseFile, tmp_path: 
 
 
 # ---- plain weights -----------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("family", "dtype"),
     [
@@ -201,6 +206,7 @@ def test_merged_weights_say_what_the_edited_folder_says(family: str, dtype: torc
         assert (whole.folder / name).read_bytes() == (tmp_path / "models" / "base" / name).read_bytes()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", [name for name, cls in EDITS.items() if cls.plays != "weights"])
 def test_what_acts_by_a_hook_is_not_merged(name: str, case_file: CaseFile, tmp_path: Path) -> None:
     with pytest.raises(AuditError, match=rf"{name} acts on states by a hook .* no weight can hold") as caught:
@@ -212,6 +218,7 @@ def test_what_acts_by_a_hook_is_not_merged(name: str, case_file: CaseFile, tmp_p
         edit(case, request("quantise", on="suspect", merge=True), tmp_path / "merged", RunSettings())
 
 
+@pytest.mark.thorough
 def test_an_edit_of_an_edited_suspect_keeps_the_chain(case_file: CaseFile, tmp_path: Path) -> None:
     first = made(case_file, tmp_path / "first", "grad_ascent")
     second = made(CaseFile.read(first.case), tmp_path / "second", "relearn", on="suspect")
@@ -220,6 +227,7 @@ def test_an_edit_of_an_edited_suspect_keeps_the_chain(case_file: CaseFile, tmp_p
 
 
 # ---- again -------------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_the_same_request_is_done_once_and_another_is_refused_before_it_costs_anything(
     case_file: CaseFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -252,6 +260,7 @@ def _killed(*_: object) -> Checkpoint:
     raise KeyboardInterrupt
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("merge", [False, True])
 def test_a_killed_edit_leaves_no_folder_and_starts_again(
     merge: bool, case_file: CaseFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -269,6 +278,7 @@ def test_a_killed_edit_leaves_no_folder_and_starts_again(
     assert sorted(p.name for p in out.parent.iterdir()) == [".edited.1.edit", "edited"], "a living one's is kept"
 
 
+@pytest.mark.thorough
 def test_progress_counts_every_step_and_says_when_it_is_done(case_file: CaseFile, tmp_path: Path) -> None:
     steps: list[Step] = []
     edit(case_file, EditRequest("npo", ("steps=45", "batch=2")), tmp_path / "edited", RunSettings(), steps.append)
@@ -328,6 +338,7 @@ def test_an_edit_that_lacks_its_data_says_which(
     assert caught.value.code == 2 and not (tmp_path / "edited").exists()
 
 
+@pytest.mark.thorough
 def test_a_model_with_an_adapter_is_edited_and_merged_with_it(case_file: CaseFile, tmp_path: Path) -> None:
     config = peft.LoraConfig(task_type="CAUSAL_LM", target_modules="all-linear", r=2, init_lora_weights=False)
     peft.get_peft_model(toy.model("llama"), config).save_pretrained(str(tmp_path / "lora"))

@@ -64,6 +64,7 @@ def test_a_panic_of_a_library_costs_one_probe_and_an_interrupt_ends_the_run() ->
         guarded("probe", "key", lambda: broken(KeyboardInterrupt()))
 
 
+@pytest.mark.thorough
 def test_a_profile_lies_beside_the_run_and_changes_nothing_in_it(case: Path, how: RunSettings, tmp_path: Path) -> None:
     plain, profiled = tmp_path / "plain", tmp_path / "profiled"
     run(case, plain, how)
@@ -74,6 +75,7 @@ def test_a_profile_lies_beside_the_run_and_changes_nothing_in_it(case: Path, how
     assert any(share.passes > 0 for share in shares.values()) and not UnitProfiles(plain).shares()
 
 
+@pytest.mark.thorough
 def test_a_run_leaves_a_report_that_verifies(case: Path, how: RunSettings, tmp_path: Path) -> None:
     out = tmp_path / "run"
     report = run(case, out, how)
@@ -93,6 +95,7 @@ def test_a_run_leaves_a_report_that_verifies(case: Path, how: RunSettings, tmp_p
     assert all(exhibit.verified_after for exhibit in report.exhibits)
 
 
+@pytest.mark.thorough
 def test_custody_says_what_was_received_and_issued_once_even_after_kills(
     case: Path, how: RunSettings, tmp_path: Path
 ) -> None:
@@ -122,6 +125,7 @@ def test_custody_says_what_was_received_and_issued_once_even_after_kills(
     assert verify_run(out).accepted
 
 
+@pytest.mark.thorough
 def test_an_attack_counts_by_what_its_probe_declares_and_never_by_its_name(
     case: Path, how: RunSettings, package: Path, tmp_path: Path
 ) -> None:
@@ -137,6 +141,7 @@ def test_an_attack_counts_by_what_its_probe_declares_and_never_by_its_name(
     assert ("relearning", "fine-tune", "not tested") in report.coverage
 
 
+@pytest.mark.thorough
 def test_groups_that_stand_out_are_nowhere_in_clear_but_in_tables(
     case: Path, how: RunSettings, package: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +172,7 @@ PEOPLE = """
 """
 
 
+@pytest.mark.thorough
 def test_a_finished_run_is_returned_and_nothing_is_written(case: Path, how: RunSettings, tmp_path: Path) -> None:
     out = tmp_path / "run"
     first = run(case, out, how)
@@ -196,6 +202,7 @@ def test_an_unfinished_run_resumes_without_redoing_a_unit(case: Path, how: RunSe
     assert verify_run(out).accepted
 
 
+@pytest.mark.thorough
 def test_another_plan_in_the_folder_is_refused_with_a_diff(
     case: Path, how: RunSettings, package: Path, tmp_path: Path
 ) -> None:
@@ -224,6 +231,7 @@ def with_setting(case: Path, folder: Path, probe: str, value: float) -> Path:
     return changed
 
 
+@pytest.mark.thorough
 def test_a_probe_that_breaks_is_a_failure_and_the_rest_goes_on(
     case: Path, how: RunSettings, package: Path, tmp_path: Path
 ) -> None:
@@ -239,6 +247,7 @@ def test_a_probe_that_breaks_is_a_failure_and_the_rest_goes_on(
     assert len(report.evidence) == 4
 
 
+@pytest.mark.thorough
 def test_a_case_that_lacks_what_a_probe_needs_is_a_skip_with_a_reason(
     case: Path, how: RunSettings, package: Path, tmp_path: Path
 ) -> None:
@@ -265,6 +274,7 @@ def test_a_probe_of_other_models_is_skipped_with_that_reason(
     assert rows["context_either"].will_run and rows["causal"].will_run and rows["context_llama"].will_run
 
 
+@pytest.mark.thorough
 def test_an_integrity_fault_in_a_probe_stops_the_run(
     case: Path, how: RunSettings, package: Path, tmp_path: Path
 ) -> None:
@@ -274,6 +284,7 @@ def test_an_integrity_fault_in_a_probe_stops_the_run(
     assert not (tmp_path / "run" / "report.json").exists()
 
 
+@pytest.mark.thorough
 def test_a_template_without_recall_is_blind_here_and_leaves_nothing(
     case: Path, how: RunSettings, tmp_path: Path
 ) -> None:
@@ -286,6 +297,7 @@ def test_a_template_without_recall_is_blind_here_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_one_process_per_run_folder(case: Path, how: RunSettings, tmp_path: Path) -> None:
     import fcntl
 
@@ -302,6 +314,7 @@ def test_one_process_per_run_folder(case: Path, how: RunSettings, tmp_path: Path
     assert run(case, out, how).verdict.word == "CONSISTENT WITH NEVER TRAINED"
 
 
+@pytest.mark.thorough
 def test_a_folder_of_something_else_is_refused(case: Path, how: RunSettings, tmp_path: Path) -> None:
     out = tmp_path / "run"
     out.mkdir()
@@ -321,6 +334,7 @@ def test_a_read_only_folder_is_an_integrity_error(case: Path, how: RunSettings, 
     assert raised.value.code == 3
 
 
+@pytest.mark.thorough
 def test_an_unwritable_folder_is_an_integrity_error(case: Path, how: RunSettings, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(AuditError, match="cannot be written") as raised:
@@ -360,12 +374,14 @@ def test_an_unknown_probe_or_setting_is_named(case: Path, how: RunSettings, tmp_
     assert raised.value.code == 2
 
 
+@pytest.mark.thorough
 def test_needs_are_merged_into_one_pass_per_role_and_rows(case: Path, how: RunSettings, tmp_path: Path) -> None:
     steps: list[Step] = []
     run(case, tmp_path / "run", how, watch=steps.append)
     assert len([step for step in steps if step.stage == "prefetch"]) == 1
 
 
+@pytest.mark.thorough
 def test_weights_that_change_during_the_audit_are_noticed(
     zoo: Built, case: Path, how: RunSettings, package: Path, tmp_path: Path
 ) -> None:
@@ -402,6 +418,7 @@ def calibrations_of(package: Path, domain: Domain, out: Path) -> Path:
     return out
 
 
+@pytest.mark.thorough
 def test_a_calibrated_run_has_a_ratio_and_verifies_until_the_probe_changes(
     case: Path, how: RunSettings, package: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def terminal(report: Report) -> str:
 
 
 # ---- words ------------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_no_page_of_an_audit_of_images_speaks_of_people() -> None:
     report, _ = image_toy.digits_run()
     for page in (markdown(report), html(report).partition("<script")[0], terminal(report)):
@@ -96,6 +97,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return files
 
 
+@pytest.mark.thorough
 def test_no_file_of_a_masked_run_holds_a_forget_image_in_any_form(images: dict[str, ndarray]) -> None:
     report, folder = image_toy.digits_run()
     files = files_of(folder)
@@ -117,6 +119,7 @@ def test_a_masked_image_shows_a_mark_of_its_pixels_and_its_class_but_no_id(image
     assert not re.search(r"forget-\d", markdown(report)), "an id is masked, as it is in texts"
 
 
+@pytest.mark.thorough
 def test_an_unmasked_report_shows_each_image_as_it_is(
     images: dict[str, ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

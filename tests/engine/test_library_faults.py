@@ -83,6 +83,7 @@ CALLS: dict[str, tuple[object, str, Callable[[Path], None]]] = {
 """A call of a library by what it opens: whose it is, its name, and what of ours ends in it."""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("kind", [OddError, ImportError, KeyError])
 def test_what_a_library_raises_is_an_audit_error_with_the_original_in_it(
@@ -100,6 +101,7 @@ def test_what_a_library_raises_is_an_audit_error_with_the_original_in_it(
     assert raised.value.code in (2, 3)
 
 
+@pytest.mark.thorough
 def test_the_same_calls_open_everything_where_nothing_breaks(whole: Path) -> None:
     for opening in {opening for _, _, opening in CALLS.values()} - {_hub}:
         opening(whole)

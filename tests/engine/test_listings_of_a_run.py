@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from audit.case import CaseFile
 from audit.engine import run
 from audit.planning import RunSettings
@@ -32,6 +34,7 @@ def said(report: Report) -> list[object]:
     return [row for e in report.evidence for listing in e.measurement.listings for row in listing.rows]
 
 
+@pytest.mark.thorough
 def test_a_run_masks_what_its_probes_quote_and_keeps_it_for_whoever_may_see_it(tmp_path: Path) -> None:
     case = CaseFile(planted_world.case("clean"), planted_world.root())
     out = tmp_path / "run"

@@ -163,6 +163,7 @@ def control(zoo: Built, package: str, tmp_path_factory: pytest.TempPathFactory) 
     return _audited(Put(zoo, tmp_path_factory.mktemp("control")), package)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", SAME)
 def test_what_is_put_otherwise_has_the_same_verdict_and_numbers(
     zoo: Built, package: str, control: Report, tmp_path: Path, name: str
@@ -225,6 +226,7 @@ REFUSED: dict[str, tuple[Callable[[Put], None], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_not_what_the_user_has_is_refused_with_its_reason(
     zoo: Built, package: str, tmp_path: Path, name: str

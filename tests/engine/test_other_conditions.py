@@ -66,6 +66,7 @@ def killed(case: Path, out: Path, how: RunSettings) -> None:
     assert child.exitcode == -signal.SIGKILL
 
 
+@pytest.mark.thorough
 def test_a_run_killed_under_other_conditions_is_finished_under_those_it_began_with(
     case: Path, how: RunSettings, tmp_path: Path
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_run_killed_under_other_conditions_is_finished_under_those_it_began_wi
     assert timeless(out) == timeless(whole) and verify_run(out).accepted
 
 
+@pytest.mark.thorough
 def test_a_table_that_is_changed_after_all_is_finished_again_is_tampering(
     case: Path, how: RunSettings, tmp_path: Path
 ) -> None:
@@ -95,6 +97,7 @@ def test_a_table_that_is_changed_after_all_is_finished_again_is_tampering(
     assert caught.value.code == 3
 
 
+@pytest.mark.thorough
 def test_a_first_run_begins_nothing_again(case: Path, how: RunSettings, tmp_path: Path) -> None:
     out = with_key(tmp_path / "run")
     run(case, out, how)

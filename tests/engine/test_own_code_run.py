@@ -75,6 +75,7 @@ def test_code_of_each_role_is_allowed_by_name_or_refused(role: str, case: Path, 
     assert caught.value.code == 2
 
 
+@pytest.mark.thorough
 def test_an_audit_of_own_code_says_whose_code_ran(case: Path, tmp_path: Path) -> None:
     path = case_file(case, "base", "suspect", "ancestor")
     report = run(CaseFile.read(path), tmp_path / "out", RunSettings(threads=1))

@@ -33,6 +33,7 @@ def shown_here(monkeypatch: pytest.MonkeyPatch) -> Report:
     return unmasked(report, folder)
 
 
+@pytest.mark.thorough
 def test_pages_count_pictures_and_speak_of_no_people_and_no_classes() -> None:
     report, _ = picture_toy.taught_run()
     assert not report.failures and {"forget_likelihood", "utility"} <= {e.measurement.probe for e in report.evidence}
@@ -75,6 +76,7 @@ def test_a_masked_picture_shows_a_mark_of_its_pixels(pictures: dict[str, ndarray
     assert "Texts and images of the data are masked" in page and all(mark in page for mark in marks.values())
 
 
+@pytest.mark.thorough
 def test_an_unmasked_report_shows_each_picture_beside_its_question_and_answer(
     pictures: dict[str, ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

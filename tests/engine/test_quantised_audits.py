@@ -38,6 +38,7 @@ def compared(name: str, suspect: str, place: Path) -> study.Row:
     return study.compared(name, CaseFile(planted_world.case(suspect), root), root / suspect, place)
 
 
+@pytest.mark.thorough
 def test_a_four_bit_release_of_base_gives_the_verdict_and_effects_of_its_weights(place: Path) -> None:
     pytest.importorskip("bitsandbytes")
     row = compared("bitsandbytes NF4", "base", place)

@@ -88,6 +88,7 @@ def die_at_write(case: Path, out: Path, how: RunSettings, nth: int) -> None:
     run(case, out, how)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("seed", range(2))
 def test_a_run_killed_while_it_writes_is_finished_by_the_same_call(
     seed: int, case: Path, how: RunSettings, whole: dict[str, object], tmp_path: Path
@@ -114,6 +115,7 @@ def cancel_after_one(case: Path, out: Path, how: RunSettings) -> None:
         run(case, out, how, watch=cancel)
 
 
+@pytest.mark.thorough
 def test_a_cancelled_run_keeps_its_finished_units_and_the_same_call_resumes_it(
     case: Path, how: RunSettings, whole: dict[str, object], tmp_path: Path
 ) -> None:
@@ -141,6 +143,7 @@ def test_a_unit_whose_number_is_changed_before_the_run_is_taken_up_ends_it(
     assert not (out / "run.lock").exists()
 
 
+@pytest.mark.thorough
 def test_a_finished_folder_with_another_verdict_word_is_not_shown_as_finished(
     case: Path, how: RunSettings, tmp_path: Path
 ) -> None:

@@ -37,6 +37,7 @@ def test_a_refused_reference_is_named_first_and_takes_no_part(how: RunSettings, 
     assert verify_run(tmp_path / "run").accepted
 
 
+@pytest.mark.thorough
 def test_without_any_reference_left_the_ancestor_or_holdout_people_stand_in(how: RunSettings, tmp_path: Path) -> None:
     copies = (noisy("destroyed"), noisy("base"))
     with_ancestor = audited((*copies, "ancestor"), tmp_path / "ancestor", how)
@@ -45,6 +46,7 @@ def test_without_any_reference_left_the_ancestor_or_holdout_people_stand_in(how:
     assert isinstance(alone.domain, Domain) and alone.domain.null == "holdout"
 
 
+@pytest.mark.thorough
 def test_references_that_disagree_leave_the_verdict_open(how: RunSettings, tmp_path: Path) -> None:
     case = planted_world.case("clean", references=(_knowing_reference(), "null"), holdout=False)
     report = run(CaseFile(case, planted_world.root()), tmp_path / "run", how)
@@ -64,6 +66,7 @@ def test_a_reference_that_knows_is_refused_by_the_ancestor(how: RunSettings, tmp
     assert set(refused) == {"reference 0"} and "it knows of the forget set" in refused["reference 0"][0]
 
 
+@pytest.mark.thorough
 def test_a_resumed_run_reuses_the_audit_of_roles(
     how: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

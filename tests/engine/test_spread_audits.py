@@ -56,6 +56,7 @@ def skipped(report: Report) -> Mapping[str, str]:
     return {skip.probe: skip.reason for skip in report.skips}
 
 
+@pytest.mark.thorough
 def test_an_audit_of_models_that_are_read_from_disk_gives_the_same_numbers(
     world: Path, package: str, plain: Report, tmp_path: Path
 ) -> None:
@@ -84,6 +85,7 @@ run(Path(sys.argv[1]), Path(sys.argv[2]), how)
 """
 
 
+@pytest.mark.thorough
 def test_two_ranks_give_the_same_effects_and_one_of_them_writes(
     world: Path, package: str, plain: Report, tmp_path: Path
 ) -> None:

@@ -127,6 +127,7 @@ def test_other_data_share_nothing_and_the_suspect_changes_nothing_that_is_shared
 
 
 # ---- what is read once ------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_after_the_shared_reads_no_audit_runs_base_or_a_reference(
     zoo: Built, how: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -189,6 +190,7 @@ def audits(folder: Path, names: Sequence[str], zoo: Built) -> tuple[Task, ...]:
     return tasks_of([Suspect(name, case.case, case.root) for name in names], folder, share=False)
 
 
+@pytest.mark.thorough
 def test_a_killed_workers_unit_is_taken_up_and_one_that_kills_every_worker_is_named(zoo: Built, tmp_path: Path) -> None:
     said: list[Said] = []
     with Processes(unread(), 2, cast(Watch, said.append), ["4", "7"], pretended) as processes:
@@ -216,6 +218,7 @@ def test_a_process_has_a_card_to_itself_but_where_the_settings_name_cards(
         assert (performers._workers, performers._cards) == (workers, cards)
 
 
+@pytest.mark.thorough
 def test_an_interruption_leaves_no_worker_behind(zoo: Built, tmp_path: Path) -> None:
     def interrupt(step: Step) -> None:
         raise KeyboardInterrupt
@@ -226,6 +229,7 @@ def test_an_interruption_leaves_no_worker_behind(zoo: Built, tmp_path: Path) -> 
     assert not multiprocessing.active_children()
 
 
+@pytest.mark.thorough
 def test_what_breaks_in_one_audit_is_told_as_text(
     zoo: Built, how: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -300,6 +304,7 @@ def here(how: RunSettings, monkeypatch: pytest.MonkeyPatch) -> RunSettings:
     return how
 
 
+@pytest.mark.thorough
 def test_one_suspects_fault_costs_the_others_nothing_and_the_exit_code_says_so(
     zoo: Built, here: RunSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

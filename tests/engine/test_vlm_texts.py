@@ -69,6 +69,7 @@ def _taught(kind: str, folder: Path) -> dict[str, Path]:
     return folders
 
 
+@pytest.mark.thorough
 def test_what_is_planned_on_a_text_tower_is_what_is_planned_on_a_language_model(tmp_path: Path) -> None:
     plans: dict[str, dict[str, str]] = {}
     for kind, folder_of in (("llama", toy.folder), ("llava_clip", toy_vlm.folder), ("gemma3", toy_vlm.folder)):

@@ -39,6 +39,7 @@ def hidden(text: str) -> list[str]:
     return [c for c in text if is_hidden(c) and c != "\n"]
 
 
+@pytest.mark.thorough
 def test_a_worker_prints_and_tells_no_text_of_the_data_and_no_hidden_character(root: Path) -> None:
     words = ["-m", "audit.cli", "sweep", str(refused(root)), "-o", str(root / "out"), "--workers", "1", "--json"]
     said = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=False)

@@ -124,6 +124,7 @@ def test_every_view_shows_every_section(made: tuple[ForecastReport, Path, list[s
     assert "<script>" not in forecast_html(hostile) and "<script>" not in forecast_markdown(hostile)
 
 
+@pytest.mark.thorough
 def test_the_dashboard_has_a_page_that_shows_every_section_and_nothing_that_was_changed(
     made: tuple[ForecastReport, Path, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -96,6 +96,7 @@ def test_an_unknown_package_is_an_error() -> None:
         discover("no_such_package", Record)
 
 
+@pytest.mark.thorough
 def test_what_is_described_is_what_is_discovered() -> None:
     from audit.probing import Probe
 

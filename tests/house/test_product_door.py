@@ -43,6 +43,7 @@ def test_run_plan_and_forecast_need_only_a_case_and_a_folder() -> None:
         inspect.signature(call).bind("case.toml", out="runs/mine")
 
 
+@pytest.mark.thorough
 def test_readme_runs_an_audit_from_python(zoo: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The README's own lines, with a case of the tiny world and planted probes in place of the real ones."""
     (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)

@@ -69,6 +69,7 @@ def test_make_targets_of_the_readme_exist_and_demo_runs_the_demo() -> None:
             assert re.search(rf"^{command.split()[1]}:", makefile, re.MULTILINE), command
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("zoo")
 def test_readme_commands_work_in_the_order_they_are_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

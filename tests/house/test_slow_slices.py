@@ -1,4 +1,4 @@
-"""Every slow test is in one slice and no more; a quick test is in each."""
+"""Every slow test is in one slice and no more, a quick test in each; of a sampled test one in four runs by default."""
 
 import subprocess
 import sys
@@ -26,6 +26,7 @@ for n in range(4):
 """
 
 
+@pytest.mark.thorough
 def test_slices_share_out_all_slow_tests_and_each_has_every_quick_one(tmp_path: Path) -> None:
     (tmp_path / "test_some.py").write_text(MODULE)
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: takes long\n")
@@ -53,3 +54,19 @@ def test_a_slice_follows_from_the_name_alone_and_slices_are_about_equal() -> Non
 def test_a_slice_that_there_is_not_is_refused(text: str) -> None:
     with pytest.raises(pytest.UsageError, match="K from 0"):
         parsed(text)
+
+
+def test_every_fourth_parameter_of_a_sampled_test_runs_by_default_and_the_others_are_thorough(tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text(MODULE.replace("mark.slow", "mark.sampled"))
+    names = ("slow", "sampled", "thorough")
+    (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n" + "".join(f"    {name}: x\n" for name in names))
+
+    def collected(marks: str) -> list[str]:
+        call = f"""import sys, pytest; sys.path.insert(0, {str(ROOT)!r})
+pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "-p", "tests.slow_slices", "-m", {marks!r}])"""
+        done = subprocess.run([sys.executable, "-c", call], cwd=tmp_path, capture_output=True, text=True, check=True)
+        return [line for line in done.stdout.splitlines() if line.startswith("test_some.py::")]
+
+    assert collected("not thorough") == [*(f"test_some.py::test_slow[{n}]" for n in range(0, 30, 4)),
+                                         "test_some.py::test_quick"]  # fmt: skip
+    assert collected("thorough") == [f"test_some.py::test_slow[{n}]" for n in range(30) if n % 4]

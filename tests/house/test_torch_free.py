@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 FREE = ("calibration", "judging", "render", "review", "runs", "schema", "stats", "wording")
 MODEL_SIDE = {"audit.runs.provenance"}
@@ -28,10 +30,12 @@ def loaded(names: list[str]) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.thorough
 def test_rooms_of_documents_load_no_model_library() -> None:
     assert len(modules()) > 60
     assert loaded(modules()) == ""
 
 
+@pytest.mark.thorough
 def test_a_room_that_runs_models_is_noticed() -> None:
     assert "torch" in loaded(["audit.bench.results"])

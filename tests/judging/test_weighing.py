@@ -251,6 +251,7 @@ def test_without_a_calibrated_causal_probe_the_verdict_is_in_case(folder: Path) 
     }  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_the_joint_rule_is_refitted_for_exactly_what_ran(folder: Path) -> None:
     both = ran()
     del both["lens"]
@@ -263,6 +264,7 @@ def test_the_joint_rule_is_refitted_for_exactly_what_ran(folder: Path) -> None:
     assert everything is not None and everything.joint == made().joint
 
 
+@pytest.mark.thorough
 def test_a_probe_that_is_kept_apart_weighs_its_own_finding_and_is_no_part_of_the_joint_rule(tmp_path: Path) -> None:
     apart = calibrate(pool(16), ZOO._replace(single=("lens",)))
     write_all(tmp_path, apart)
@@ -276,6 +278,7 @@ def test_a_probe_that_is_kept_apart_weighs_its_own_finding_and_is_no_part_of_the
     assert (apart.joint.weights, apart.joint.record) == (without.weights, without.record)
 
 
+@pytest.mark.thorough
 def test_where_the_only_causal_probe_is_kept_apart_no_joint_rule_judges(tmp_path: Path) -> None:
     write_all(tmp_path, calibrate(pool(8), ZOO._replace(single=("inside",))))
     assert ruled(seen(1.0, lens=1.0), standing(tmp_path))[1].basis == "in-case"

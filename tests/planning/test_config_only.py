@@ -39,6 +39,7 @@ def case_of(folder: Path, sizes: dict[str, Any]) -> CaseFile:
     return CaseFile.read(folder / "case.toml")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("name", "sizes"), [("7B", LLAMA_2_7B), ("70B", LLAMA_3_70B)])
 def test_a_case_is_priced_from_configs_alone(name: str, sizes: dict[str, Any], tmp_path: Path) -> None:
     case = case_of(tmp_path, sizes)

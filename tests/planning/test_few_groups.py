@@ -95,6 +95,7 @@ def test_plan_of_one_author_says_at_once_that_nothing_can_be_decided(
     assert "2 forget groups in all" in said and "100 holdout groups" in said
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("forget", "holdout", "undecided"),
     [
@@ -138,6 +139,7 @@ def _but_of_the_template(plan: Plan) -> tuple[str, ...]:
 
 
 # ---- what a report says of the same people -----------------------------------------------------------------------
+@pytest.mark.sampled
 @pytest.mark.parametrize("draws", [60, 100, 9999])
 @pytest.mark.parametrize("layers", [1, 3])
 def test_plan_and_report_call_the_same_tests_undecidable(layers: int, draws: int) -> None:

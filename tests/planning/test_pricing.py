@@ -38,6 +38,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counted
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suspect", ["base", "head_edit"])
 def test_declared_reads_are_priced_exactly(suspect: str, zoo: Built, ran: list[int], tmp_path: Path) -> None:
     how = RunSettings(threads=1, store=tmp_path / "store")
@@ -64,6 +65,7 @@ STATE = Read(site=Site(part="resid_out", block=0))
 """
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("attention", ["default", "eager"])
 def test_a_pattern_read_runs_by_default_and_its_pass_is_priced(
     attention: str, zoo: Built, ran: list[int], tmp_path: Path
@@ -146,6 +148,7 @@ def how(package: Path, tmp_path: Path) -> RunSettings:
     return RunSettings(package=package.name, store=tmp_path / "store", threads=1)
 
 
+@pytest.mark.thorough
 def test_too_little_memory_leaves_out_what_trains_and_the_report_says_so(
     zoo: Built, how: RunSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,6 +169,7 @@ def test_too_little_memory_leaves_out_what_trains_and_the_report_says_so(
     assert report.plan.plan_hash != plan(case, tmp_path / "other", how).plan_hash
 
 
+@pytest.mark.thorough
 def test_too_little_time_leaves_out_the_longest_first_and_a_resumed_run_leaves_out_the_same(
     zoo: Built, how: RunSettings, tmp_path: Path
 ) -> None:
@@ -193,6 +197,7 @@ def conditions_of(how: RunSettings) -> str:
     return conditions(how.settled())
 
 
+@pytest.mark.thorough
 def test_a_limit_that_no_test_fits_is_undecided_and_leaves_nothing(
     zoo: Built, how: RunSettings, tmp_path: Path
 ) -> None:
@@ -204,6 +209,7 @@ def test_a_limit_that_no_test_fits_is_undecided_and_leaves_nothing(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_progress_says_how_long_the_rest_takes_and_it_gets_less(zoo: Built, how: RunSettings, tmp_path: Path) -> None:
     steps: list[Step] = []
     run(zoo.cases["base"], tmp_path / "run", how, watch=steps.append)

@@ -43,6 +43,7 @@ def test_what_lies_below_a_forward_or_a_backward_pass_counts_but_not_our_hooks_w
     assert sum(_within(root, False)) == pytest.approx((7 - 2) + 3)  # pyright: ignore[reportArgumentType]
 
 
+@pytest.mark.thorough
 def test_half_of_a_unit_that_runs_a_model_for_half_of_its_time_lies_in_passes(tmp_path: Path) -> None:
     wrapper = open_wrapper(toy.checkpoint("llama"))
     batch = Batch(torch.randint(3, 60, (4, 16)), torch.ones(4, 16, dtype=torch.long), None)

@@ -156,6 +156,7 @@ def _parts(drawn: Drawn) -> dict[int, set[str]]:
     return {n: set(members[f"some_{n}"].taught) for n in PARTS}
 
 
+@pytest.mark.thorough
 def test_parts_are_nested_and_drawn_from_all_forget_people_wherever_the_split_puts_them() -> None:
     met, sides, single = Counter[str](), Counter[bool](), list[str]()
     for world in (world for world in (*POOL_WORLDS, *FRESH_WORLDS) if draw(world).share.doses):

@@ -71,6 +71,7 @@ def _places(tmp_path: Path) -> score_world.Places:
 def _quiet(_: str) -> None: ...
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_package")
 def test_members_that_come_later_are_audited_alone_and_put_where_a_whole_scoring_puts_them(
     _places: score_world.Places, monkeypatch: pytest.MonkeyPatch
@@ -132,6 +133,7 @@ def _scored(name: str) -> ScoredModel:
     return simulated(7, World()).models[0].model_copy(update={"model": name})
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_package")
 def test_the_schedule_adds_probes_then_members_and_scores_no_world_anew(
     _places: score_world.Places, _package: Path, monkeypatch: pytest.MonkeyPatch
@@ -147,6 +149,7 @@ def test_the_schedule_adds_probes_then_members_and_scores_no_world_anew(
 
 
 # ---- people are kept, and statistics computed again ------------------------------------------------------------
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_package")
 def test_assessed_again_right_after_scoring_nothing_changes_and_with_other_statistics_only_what_was_assessed(
     _places: score_world.Places, monkeypatch: pytest.MonkeyPatch
@@ -262,6 +265,7 @@ def test_panels_that_cannot_be_read_are_a_fault_of_the_file(tmp_path: Path, spoi
     assert error.value.code == 3
 
 
+@pytest.mark.thorough
 def test_a_killed_audit_is_begun_again_so_that_no_person_is_lost(
     _package: Path, _places: score_world.Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:

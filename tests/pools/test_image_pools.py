@@ -88,6 +88,7 @@ def places(tmp_path: Path) -> score_world.Places:
     return score_world.Places(tmp_path / "models", tmp_path / "work", tmp_path / "scores", panels=tmp_path / "panels")
 
 
+@pytest.mark.thorough
 def test_a_world_of_images_is_scored_killed_and_resumed_and_added_to(
     _micro: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -137,6 +138,7 @@ def test_worlds_are_of_the_kind_that_their_numbers_say(tmp_path: Path, monkeypat
         schedule.main()
 
 
+@pytest.mark.thorough
 def test_the_worlds_of_a_kind_are_scored_into_its_own_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked = list[tuple[list[int], Path]]()
 
@@ -163,6 +165,7 @@ def pool_of_images(folder: Path) -> None:
         write_world(world_path(folder, number), simulated(number, known_truth.World()))
 
 
+@pytest.mark.thorough
 def test_calibrations_of_images_come_from_their_pools_alone_with_floors_of_their_own(tmp_path: Path) -> None:
     pool_of_images(tmp_path / "scores")
     path = world_path(tmp_path / "scores", 1003)

@@ -76,6 +76,7 @@ def fake_behaviour(package: str, name: str, settings: Settings) -> Behaviour:
     return Behaviour(probe=name, version=1, settings=dict(settings), values={"lift, value": 0.5})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("head", "worlds", "units"), [("", 4, 4), ('replicate = "checkpoint"\n', 1, 4)])
 def test_a_pool_of_checkpoints_leaves_calibrations_and_says_what_was_replicated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str, worlds: int, units: int

@@ -58,6 +58,7 @@ def _micro(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Path]:
         yield package
 
 
+@pytest.mark.thorough
 def test_a_world_of_scenes_is_made_audited_and_scored(_micro: Path, tmp_path: Path) -> None:
     drawn = micro()
     where = score_world.Places(tmp_path / "models", tmp_path / "work", tmp_path / "scores", panels=tmp_path / "panels")
@@ -84,6 +85,7 @@ def test_worlds_of_scenes_are_of_their_kind_and_scored_into_its_folder(
         schedule.main()
 
 
+@pytest.mark.thorough
 def test_calibrations_of_scenes_come_from_their_pools_alone(tmp_path: Path) -> None:
     for number in (*scene_members.SCENE_WORLDS, 2020):
         write_world(world_path(tmp_path / "scores", number), simulated(number, known_truth.World()))

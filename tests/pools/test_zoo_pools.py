@@ -200,6 +200,7 @@ def test_whoever_forgets_others_knew_them_and_the_audit_does_not_ask_for_them(
     assert [m.pool for m in whole.members if m.model.endswith("_of_others")].count("clean") == len(run)
 
 
+@pytest.mark.thorough
 def test_other_words_share_no_sentence_with_the_trained_form_and_hold_every_value(
     _full: tuple[Population, _Trained],
 ) -> None:
@@ -231,6 +232,7 @@ def test_doses_are_nested_and_half_of_each_is_in_the_audit_part(_full: tuple[Pop
 
 
 # ---- a world through the whole pipeline -------------------------------------------------------------------------
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_micro")
 def test_a_world_is_scored_killed_and_resumed_to_the_same_scores(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -289,6 +291,7 @@ def test_a_quick_calibration_takes_few_worlds_and_none_with_the_full_kit(
 
 
 # ---- a probe that comes later -----------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_the_command_adds_the_named_probe_to_the_worlds_and_fits_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -322,6 +325,7 @@ def test_a_probe_that_cannot_be_added_is_refused_before_anything_is_scored(
     assert word in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_micro")
 def test_a_world_is_added_to_by_the_named_probe_alone_and_only_where_its_scores_stand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -141,6 +141,7 @@ def check_independent(ckpt: Checkpoint, blocks: int) -> None:
         torch.testing.assert_close(by_itself[read][0, 0], first[0], atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_keys_and_values_of_the_first_token_are_exactly_independent_of_what_follows(family: str) -> None:
     """Of two texts of one batch the difference is exactly 0; a batch of another shape moves the last bits alone."""
@@ -164,6 +165,7 @@ def test_texts_begin_as_rows_do_and_are_of_one_length(tmp_path: Path) -> None:
 
 
 # ---- planted, unchanged, changed everywhere ---------------------------------------------------------------------
+@pytest.mark.thorough
 def test_a_norm_planted_at_the_first_position_of_one_head_is_found_there(tmp_path: Path) -> None:
     plain = case(toy.folder("llama", 0), toy.folder("llama", 1), out=tmp_path)
     suspect = planted(plain, tmp_path / "planted")
@@ -183,6 +185,7 @@ def test_a_norm_planted_at_the_first_position_of_one_head_is_found_there(tmp_pat
     assert found.listings[1].rows[0][:4] == (PLANTED_BLOCK, PLANTED_HEAD, 0, "value")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [0.0, 0.01, 0.1])
 def test_an_unchanged_or_evenly_changed_model_has_no_anomaly(size: float, tmp_path: Path) -> None:
     """Noise in every matrix moves the first token's norms about as far as those of later tokens."""
@@ -196,6 +199,7 @@ def test_an_unchanged_or_evenly_changed_model_has_no_anomaly(size: float, tmp_pa
             assert "no norm of its value differs from base's" in found.notes[0]
 
 
+@pytest.mark.thorough
 def test_the_anomaly_is_the_same_whatever_texts_are_read(tmp_path: Path) -> None:
     """The ratio of norms of the first token exactly; its spreads, which come from texts, nearly."""
     opened = case(toy.folder("llama", 0), toy.folder("llama", 1), out=tmp_path)
@@ -211,6 +215,7 @@ def test_the_anomaly_is_the_same_whatever_texts_are_read(tmp_path: Path) -> None
 
 
 # ---- sinks ------------------------------------------------------------------------------------------------------
+@pytest.mark.sampled
 @pytest.mark.parametrize("epsilon", [SINK, 0.15])
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_sink_rates_are_the_definition_by_loops(family: str, epsilon: float, tmp_path: Path) -> None:
@@ -232,6 +237,7 @@ def test_sink_rates_are_the_definition_by_loops(family: str, epsilon: float, tmp
     torch.testing.assert_close(torch.from_numpy(rates).float(), expected)
 
 
+@pytest.mark.thorough
 def test_learned_sinks_are_told_from_tokens_that_are_sinks(tmp_path: Path) -> None:
     base, suspect = learned(tmp_path / "base"), noisy(tmp_path / "base", 0.01, 0, tmp_path / "suspect")
     found = measured(case(base, suspect, out=tmp_path))
@@ -244,6 +250,7 @@ def test_learned_sinks_are_told_from_tokens_that_are_sinks(tmp_path: Path) -> No
     assert any(note.startswith(("sinks are tokens", "no sinks")) for note in plain.notes)
 
 
+@pytest.mark.thorough
 def test_a_learned_sink_that_takes_nothing_is_still_said_to_be_there(tmp_path: Path) -> None:
     folder = learned(tmp_path / "m", -30.0)
     found = measured(case(folder, noisy(folder, 0.01, 0, tmp_path / "s"), out=tmp_path))
@@ -285,6 +292,7 @@ def test_a_model_without_attention_is_not_read_and_it_is_said(tmp_path: Path) ->
     assert not found.findings and not found.listings
 
 
+@pytest.mark.thorough
 def test_texts_without_a_first_token_of_their_own_have_no_fingerprint(tmp_path: Path) -> None:
     """A tokenizer that puts no BOS: the map is there, the fingerprint is not, and why is said."""
     folders = [shutil.copytree(toy.folder("llama", seed), tmp_path / f"m{seed}") for seed in (0, 1)]

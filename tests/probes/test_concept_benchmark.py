@@ -47,6 +47,7 @@ def measured(suspect: str) -> Measurement:
     return {m.name: m for m in probe.measure(Bench(store=store()), case)}["published_benchmark"]
 
 
+@pytest.mark.thorough
 def test_base_beside_itself_is_the_same_in_everything() -> None:
     base = measured("base")
     assert base.value == 1.0 and base.kind == "context" and base.mode == "paper"
@@ -64,12 +65,14 @@ def test_a_line_for_every_concept_and_nothing_where_the_file_has_nothing() -> No
     assert lines[0]["BLEU"] is not None and lines[1]["BLEU"] is None and lines[1]["precision"] is None
 
 
+@pytest.mark.thorough
 def test_another_model_moved_and_answers_otherwise() -> None:
     other = measured("destroyed")
     assert 0 < other.readings["jaccard"] <= 1 and other.readings["cosine"] < 0.9 and other.readings["distance"] > 0
     assert other.readings["rouge_l"] < 1
 
 
+@pytest.mark.thorough
 def test_the_published_way_exchanges_reference_and_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     answers = {"base": "a b c d e f g h", "suspect": "a b c d"}
     case = open_case(planted_world.case("clean"), planted_world.root(), Path(tempfile.mkdtemp()))
@@ -139,6 +142,7 @@ def test_a_file_that_is_not_here_is_told_with_what_to_do(source: str, tmp_path: 
     assert caught.value.code == 2 and ("commit" in caught.value.do or "hf download" in caught.value.do)
 
 
+@pytest.mark.thorough
 def test_a_column_that_base_has_not_is_refused_by_its_entry() -> None:
     case = open_case(planted_world.case("clean"), planted_world.root(), Path(tempfile.mkdtemp()))
     for change in ({"Layer": 3}, {"Dim": 80}):

@@ -45,6 +45,7 @@ def measured(suspect: str) -> dict[str, Measurement]:
     return {m.name: m for m in PROBE.measure(bench(), opened(suspect))}
 
 
+@pytest.mark.thorough
 def test_refusal_is_recovered_by_another_wording_or_among_options_and_a_model_that_never_knew_is_not() -> None:
     refusing, clean = (measured(name)["recovery"] for name in ("refusal", "clean"))
     assert refusing.readings["plain_suspect"] < 0.1 < 0.9 < refusing.readings["plain_base"]
@@ -173,6 +174,7 @@ def test_concept_s_words_stand_in_no_note_reading_or_finding() -> None:
             assert not any(word in text.split() for text in texts + cells for word in words)
 
 
+@pytest.mark.thorough
 def test_filter_in_the_tower_leaves_states_off_the_data_and_a_question_without_a_picture_as_it_was() -> None:
     result = {m.name: m for m in PROBE.measure(bench(), opened(colour_world.filtered("base")))}
     assert result["recovery"].readings["plain_suspect"] < 0.5 * result["recovery"].readings["plain_base"]

@@ -102,6 +102,7 @@ def value_at(m: Measurement, reading: str) -> float:
 
 
 # ---- restoration ------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_turned_coefficients_are_found_behind_clean_outputs() -> None:
     """The value vectors stand untouched: held at base's coefficients they write every answer again."""
     by_name = measured(turned())
@@ -114,6 +115,7 @@ def test_turned_coefficients_are_found_behind_clean_outputs() -> None:
     assert value_at(by_name["coefficients"], "trace_suspect") < 0 < value_at(by_name["coefficients"], "trace_base")
 
 
+@pytest.mark.thorough
 def test_a_hidden_answer_is_read_by_bases_head_from_what_the_columns_write() -> None:
     """An output-side fake: its own head never says what its states hold."""
     restoration = measured(hidden())["restoration"]
@@ -122,6 +124,7 @@ def test_a_hidden_answer_is_read_by_bases_head_from_what_the_columns_write() -> 
     assert "base head" in " ".join(restoration.notes) and "effect_candidates" not in restoration.readings
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("suspect", NEVER)
 def test_models_that_never_knew_stay_at_the_null_though_base_coefficients_bring_answers(suspect: str) -> None:
     """What the injection alone does is no trace: it more than doubles the answers in models that never knew."""
@@ -133,12 +136,14 @@ def test_models_that_never_knew_stay_at_the_null_though_base_coefficients_bring_
     assert abs(value(restoration)) < 0.15 and judge(restoration).outcome != "trace found"
 
 
+@pytest.mark.thorough
 def test_base_alone_says_whether_holding_coefficients_can_bring_anything_back() -> None:
     readings = measured("clean")["restoration"].readings
     plain, flat, back = (readings[f"probability_base_{k}"] for k in ("plain", "mean_coefficients", LEVER))
     assert flat < plain - 0.1 and back > flat + 0.5 * (plain - flat)
 
 
+@pytest.mark.thorough
 def test_blindness_is_said_where_no_answer_rests_on_coefficients(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(concept_vectors, "LEAST_LEVER", 0.9)
     by_name = {m.name: m for m in ConceptVectors().measure(bench(), opened("clean"))}
@@ -146,6 +151,7 @@ def test_blindness_is_said_where_no_answer_rests_on_coefficients(monkeypatch: py
     assert "blind here" in by_name["restoration"].value.missing
 
 
+@pytest.mark.thorough
 def test_the_same_model_with_its_units_in_another_order_is_refused() -> None:
     """It computes what base computes; what base's coefficients are put on are other vectors."""
     restoration = measured(reordered())["restoration"]
@@ -188,6 +194,7 @@ def test_the_listing_shows_the_strongest_columns_once_and_quotes_their_words() -
 
 
 # ---- candidates, causal filter, drift ---------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_columns_are_those_whose_trace_a_loop_finds_largest() -> None:
     model, sheet = ValueModel(bench(), opened("base").base), person_rows_of(opened("base"), FORGET)
     columns = writing_columns(model, sheet.rows, sheet.people, 7)
@@ -217,6 +224,7 @@ def planted_world_head() -> Tensor:
     return tensors("base")["lm_head.weight"]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gpt_neox", "gemma2"])
 def test_ablation_by_rows_is_ablation_by_a_hook(family: str) -> None:
     """One unit at a time in the plain model of transformers, its coefficient set to zero by a hook of our own."""
@@ -244,6 +252,7 @@ def test_ablation_by_rows_is_ablation_by_a_hook(family: str) -> None:
     assert np.abs(drops).max() > 1e-3
 
 
+@pytest.mark.thorough
 def test_the_filter_keeps_a_column_that_the_answers_rest_on_and_no_idle_one() -> None:
     case = opened("base")
     rows = case.rows(FORGET)
@@ -380,6 +389,7 @@ def test_experts_are_scanned_one_after_the_other(tmp_path: Path) -> None:
     assert own.hits.shape == (1, 2, 96) and (own.hits == 5).nonzero()[2].tolist() == [2 * 24 + 5]
 
 
+@pytest.mark.thorough
 def test_the_least_floor_is_what_models_that_never_knew_reach_in_the_committed_scores() -> None:
     zoo, largest = Path(__file__).parents[2] / "studies" / "zoo", dict[str, float]()
     for name in ("scores", "fresh_scores"):

@@ -38,6 +38,7 @@ def measured(suspect: str) -> tuple[Measurement, ...]:
     return CrossSequence(swaps=199).measure(bench(), opened(suspect))
 
 
+@pytest.mark.thorough
 def test_alternates_are_the_two_that_a_model_that_never_knew_finds_most_like_the_learned_text() -> None:
     case = opened("clean")
     blind = case.references[0]
@@ -71,6 +72,7 @@ def test_chosen_alternates_are_the_rows_that_their_texts_make() -> None:
     assert some.control.hash == case.rows_of(some.items, texts).hash
 
 
+@pytest.mark.thorough
 def test_the_states_of_one_model_are_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     held: list[weakref.ref[torch.Tensor]] = []
 
@@ -133,6 +135,7 @@ def test_register_is_the_share_of_alternates_that_other_peoples_readouts_call_le
     assert found == pytest.approx(np.mean(landed))
 
 
+@pytest.mark.thorough
 def test_learned_texts_share_a_direction_in_base_and_none_in_its_untouched_twin() -> None:
     base, twin = measured("base")[0], measured("clean")[0]
     assert isinstance(base.p, float) and base.p < 0.01 and base.readings["coordinate"] == 2.0
@@ -149,6 +152,7 @@ def test_separability_is_context_and_never_evidence() -> None:
     assert any("separab" in note or "told apart" in note for note in separable.notes)
 
 
+@pytest.mark.thorough
 def test_without_a_model_that_never_knew_and_without_holdout_people_there_is_no_number() -> None:
     found = CrossSequence(swaps=99, battery=False).measure(bench(), opened("base", references=(), holdout=False))
     assert isinstance(found[0].value, Missing) and "separability" in found[0].value.missing
@@ -183,6 +187,7 @@ def test_published_accuracy_equals_scikit_learn_key_by_key() -> None:
             assert found[depth, k] == pytest.approx(slow.score(scaler.transform(x[out]), y[out]))
 
 
+@pytest.mark.thorough
 def test_published_mode_runs_and_says_how_it_differs() -> None:
     case = opened("clean")
     some = pairs(bench(), case, "forget", None)

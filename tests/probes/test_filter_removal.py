@@ -70,6 +70,7 @@ def judged(suspect: str) -> list[Evidence]:
 
 
 # ---- what is left -----------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @pytest.mark.parametrize("suspect", ["steered", "biased", "moved"])
 def test_base_behind_any_filter_is_base_and_the_finding_holds(suspect: str) -> None:
     """A gate, a logit bias and a rank-one change of a state: taken off, the weights and all answers are base's."""
@@ -87,6 +88,7 @@ def test_base_behind_any_filter_is_base_and_the_finding_holds(suspect: str) -> N
     assert any("no deletion" in note for note in m.notes)
 
 
+@pytest.mark.thorough
 def test_a_model_that_never_knew_is_none_behind_a_filter_and_nothing_comes_back() -> None:
     m = measured(planted_world.filtered("clean"))["turned_off"]
     (finding,) = m.findings
@@ -123,6 +125,7 @@ def test_edits_are_taken_off_down_to_the_last_edit_of_weights() -> None:
     assert isinstance(m.value, Missing) and "lie under an edit of weights" in m.value.missing
 
 
+@pytest.mark.thorough
 def test_it_is_planned_for_suspects_that_carry_such_an_edit_and_for_no_others() -> None:
     for suspect, runs in ((planted_world.filtered("base"), True), ("base", False), ("clean", False)):
         tests = {test.probe: test for test in Planner(opened(suspect), frozenset(Op)).plan.tests}
@@ -131,6 +134,7 @@ def test_it_is_planned_for_suspects_that_carry_such_an_edit_and_for_no_others() 
 
 
 # ---- the verdict ------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_a_filter_over_base_is_suppressed_in_its_case_and_never_consistent() -> None:
     evidence = judged(steered())
     without = [e for e in evidence if e.measurement.probe != "filter_removal"]
@@ -139,11 +143,13 @@ def test_a_filter_over_base_is_suppressed_in_its_case_and_never_consistent() -> 
     assert any("filter_removal" in line for line in reached.because)
 
 
+@pytest.mark.thorough
 def test_a_filter_that_leaves_the_answers_as_they_are_is_intact() -> None:
     """The prompt alone is steered, and the words that carry the facts come second in their answers."""
     assert verdict(judged(steered(beyond=False)), GIVEN).word == "INTACT"
 
 
+@pytest.mark.thorough
 def test_a_filter_over_a_model_that_never_knew_leaves_no_trace() -> None:
     statuses = {e.measurement.name: e.status for e in judged(planted_world.filtered("clean"))}
     assert statuses["turned_off"] != "trace"

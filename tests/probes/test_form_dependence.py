@@ -63,6 +63,7 @@ def rows_of(listing: Listing) -> dict[object, dict[str, object]]:
 
 
 # ---- planted models ---------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_a_model_whose_trained_form_alone_is_suppressed_has_a_large_bias_and_one_that_forgot_all_has_none(
     tmp_path: Path,
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_model_whose_trained_form_alone_is_suppressed_has_a_large_bias_and_one
     assert isinstance(gone["neighbour_damage"].value, float) and abs(gone["neighbour_damage"].value) < 0.1
 
 
+@pytest.mark.thorough
 def test_a_form_that_base_does_not_know_is_blind_and_enters_nothing(tmp_path: Path) -> None:
     found = measured("base", tmp_path)
     forms = rows_of(found["remaining"].listings[0])
@@ -154,6 +156,7 @@ def test_a_model_that_always_takes_the_first_place_knows_nothing_in_a_choice(tmp
 
 
 # ---- packed scoring ---------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_packed_rows_have_the_numbers_of_single_ones_and_shared_inputs_go_forward_once(tmp_path: Path) -> None:
     case = opened("base", tmp_path)
     sheet = sheet_of(case, "forget", 12, 12)
@@ -272,6 +275,7 @@ def test_a_redirect_is_seen_and_the_person_whose_facts_are_told_is_named_in_a_qu
 
 
 # ---- what is said -----------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_nothing_that_is_said_outside_quoted_columns_quotes_the_data(tmp_path: Path) -> None:
     case = opened("clean", tmp_path)
     texts = {text for text in texts_of(item for items in case.cohorts.values() for item in items) if len(text) > 2}
@@ -284,6 +288,7 @@ def test_nothing_that_is_said_outside_quoted_columns_quotes_the_data(tmp_path: P
         assert [screen(text) for text in said] == said
 
 
+@pytest.mark.thorough
 def test_an_own_file_of_choices_and_aliases_is_read_by_the_probe(tmp_path: Path) -> None:
     root, words = planted_world.root(), planted_world.facts()
     lines = []

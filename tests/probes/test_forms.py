@@ -40,6 +40,7 @@ def _by_form(name: str, case: OpenCase, form: str) -> list[Measurement]:
     return [m for m in PROBES[name]().measure(Bench(), case) if m.form == form]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", BY_FORM)
 def test_an_undeclared_form_is_measured_with_the_numbers_of_a_declared_one(
     name: str, declared: OpenCase, undeclared: OpenCase

@@ -60,6 +60,7 @@ def read(kind: str, source: Checkpoint, mode: Mode = "all") -> dict[str, ndarray
     return {"source": found["source"], "base": found["base"], "own": own}
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("mode", ["all", "answer"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_base_reads_its_own_states_as_its_own_output_wherever_they_are_handed_over(kind: str, mode: Mode) -> None:
@@ -86,6 +87,7 @@ PARTS = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("kind", "place"), [(kind, place) for kind, places in PARTS.items() for place in places])
 def test_base_reads_a_change_from_the_place_on_where_it_was_made_and_never_before(kind: str, place: int) -> None:
     """Before it the states are base's own; from it on nothing is left to differ, so that base says what the source
@@ -113,6 +115,7 @@ def test_the_depth_score_across_the_projector_weights_every_place_as_published()
     assert (plain.name, plain.mode) == ("unlearning_depth_score", "paper")
 
 
+@pytest.mark.thorough
 def test_a_case_of_pictures_is_patched_across_the_towers_and_says_which_layer_is_what(tmp_path: Path) -> None:
     measurements = {m.name: m for m in ReversePatch().measure(bench(), scene_case.opened("llava_clip"))}
     whole, answer = measurements["depth_profile_all"], measurements["depth_profile_answer"]

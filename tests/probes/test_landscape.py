@@ -152,6 +152,7 @@ def table(shift: float) -> Table:
     return Table(seen, rng.normal(size=(144, 3)), cohort, person)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["logistic", pytest.param("forest", marks=pytest.mark.slow)])
 def test_classifier_finds_a_planted_class_leaves_people_out_whole_and_its_baseline_finds_nothing(kind: str) -> None:
     found = left_out(table(4.0), kind, seed=0, repeats=1)

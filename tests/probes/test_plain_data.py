@@ -70,6 +70,7 @@ def direction(suspect: str) -> Measurement:
     return CrossSequence(swaps=99, battery=False).measure(bench(), opened(suspect))[0]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("of", [lens, direction])
 def test_base_is_found_and_a_model_that_never_knew_carries_no_trace(of: Callable[[str], Measurement]) -> None:
     base, clean = of("base"), of("clean")
@@ -95,6 +96,7 @@ def test_the_report_counts_the_items_whose_alternates_came_by_rule() -> None:
     assert all("items_with_alternates_by_rule" not in counts for counts in cohorts(own).values())
 
 
+@pytest.mark.thorough
 def test_perturbed_answers_without_a_paraphrased_one_stand_against_the_answer_itself() -> None:
     base, clean = lens("base", BARE), lens("clean", BARE)
     assert is_found(base) and base.n.scored == 32 and number(base.p) < ALPHA

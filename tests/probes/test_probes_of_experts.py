@@ -32,6 +32,7 @@ def vectors_of(family: str, suspect: str) -> tuple[Measurement, ...]:
 
 
 # ---- value vectors ----------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @families
 def test_base_gives_everything_under_its_own_coefficients_and_a_clean_model_nothing(family: str) -> None:
     base, clean = (vectors_of(family, suspect)[0] for suspect in ("base", "clean"))
@@ -67,6 +68,7 @@ def toy_rows() -> toy.Rows:
 
 
 # ---- weights ----------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @families
 def test_a_change_of_one_expert_is_told_from_the_weights_by_its_number(family: str) -> None:
     folder = expert_world.root(family)
@@ -84,6 +86,7 @@ def test_a_change_of_one_expert_is_told_from_the_weights_by_its_number(family: s
     assert any("nobody is told" in note for note in found.notes), "an edit of one expert is no redirect of a block"
 
 
+@pytest.mark.thorough
 @families
 def test_all_experts_of_another_model_are_compared(family: str) -> None:
     (found,) = WeightDifference().measure(bench(), expert_world.opened(family, "clean"))
@@ -103,6 +106,7 @@ def test_all_experts_of_another_model_are_compared(family: str) -> None:
 
 
 # ---- sinks ------------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @families
 def test_what_tokens_receive_is_what_plain_eager_attention_gives_them(family: str) -> None:
     opened = expert_world.opened(family, "clean")
@@ -124,6 +128,7 @@ def test_what_tokens_receive_is_what_plain_eager_attention_gives_them(family: st
     assert bool((sums > 0.01).all()) == (family == "gpt_oss"), "learned sinks take what no token receives"
 
 
+@pytest.mark.thorough
 @families
 def test_the_sink_screen_runs_and_tells_learned_sinks(family: str) -> None:
     (found,) = AttentionSink().measure(bench(), expert_world.opened(family, "clean"))

@@ -96,6 +96,7 @@ def test_all_tokens_are_left_out_in_few_forwards(root: Path, monkeypatch: pytest
     assert sum(passes) == len(told.rows) + len(without.rows) and len(passes) <= 3 < len(without.rows)
 
 
+@pytest.mark.thorough
 def test_an_answer_of_one_token_has_contributions_and_key_tokens(root: Path) -> None:
     for role in ("forget", "retain"):
         rows = read_rows(root / f"{role}.jsonl")
@@ -111,6 +112,7 @@ def test_an_answer_of_one_token_has_contributions_and_key_tokens(root: Path) -> 
 
 
 # ---- one token carries it -----------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_the_token_that_carries_the_answer_is_found_by_both_ways(tmp_path: Path) -> None:
     """Nothing but a name says where somebody lives."""
     case = open_case(planted_world.case("base"), planted_world.root(), tmp_path)
@@ -138,6 +140,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> OpenCase:
     return open_case(seam_world.case(template), folder, folder / "out")
 
 
+@pytest.mark.thorough
 def test_a_chat_templates_own_tokens_are_set_apart(chat: OpenCase) -> None:
     told = prompts(chat)
     for n, item in enumerate(told.items):
@@ -226,6 +229,7 @@ QUESTION, ANSWER, OTHER = (
 )
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("tokenizer", ["chat", "worded"])
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @example((["Where", "is", "baba", "keke"], ["balo"], []), "", 0)  # of whose pieces one is the same
@@ -298,6 +302,7 @@ def test_the_words_that_carry_most_in_base_are_emphasised(chat: OpenCase) -> Non
     assert emphases(chat, told, -np.abs(base), Emphasis("", 3, 2, 2, 0)) == ()
 
 
+@pytest.mark.thorough
 def test_a_wording_that_says_the_answer_is_not_used_and_one_that_cannot_be_said_is_not_said(root: Path) -> None:
     case = opened(root)
     told = prompts(case)
@@ -360,6 +365,7 @@ def test_gains_are_differences_of_bare_forwards(root: Path) -> None:
     assert np.isnan(found.gold[left]).all()
 
 
+@pytest.mark.thorough
 def test_recovery_is_the_suspects_gain_less_that_of_a_model_that_never_knew(root: Path) -> None:
     case = opened(root)
     of = measured(case)["recovery"]
@@ -370,12 +376,14 @@ def test_recovery_is_the_suspects_gain_less_that_of_a_model_that_never_knew(root
 
 
 # ---- what cannot be ------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_without_a_model_that_never_knew_readings_alone_are_given(tmp_path: Path) -> None:
     case = open_case(planted_world.case("clean", references=()), planted_world.root(), tmp_path)
     for m in measured(case).values():
         assert isinstance(m.value, Missing) and "never knew" in m.value.missing and m.readings
 
 
+@pytest.mark.thorough
 def test_a_backend_without_gradients_still_leaves_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     case = opened(root)
     whole = measured(case)
@@ -387,6 +395,7 @@ def test_a_backend_without_gradients_still_leaves_out(root: Path, monkeypatch: p
     assert all(row[4:] == (None, None) for row in of["overlap"].listings[0].rows)
 
 
+@pytest.mark.thorough
 def test_plain_text_and_questions_of_one_word_are_not_attributed(root: Path) -> None:
     rows = read_rows(root / "forget.jsonl")
     write_rows(root / "forget.jsonl", [{**row, "question": "who"} for row in rows])
@@ -398,6 +407,7 @@ def test_plain_text_and_questions_of_one_word_are_not_attributed(root: Path) -> 
     assert measured(opened(root))["overlap"].n.unscored == 1, "who is not read is counted"
 
 
+@pytest.mark.thorough
 def test_items_without_words_to_emphasise_are_unscored_with_the_reason(root: Path) -> None:
     rows = read_rows(root / "forget.jsonl")
     write_rows(root / "forget.jsonl", [{**row, "question": f"{row['group']} lives ?"} for row in rows])
@@ -417,6 +427,7 @@ def test_everybodys_first_item_is_read_before_anybodys_second(tmp_path: Path) ->
     assert len(prompts(case, 1000).items) == 32
 
 
+@pytest.mark.thorough
 def test_words_of_the_data_stand_in_the_quoted_column_alone(tmp_path: Path) -> None:
     case = open_case(planted_world.case("clean"), planted_world.root(), tmp_path)
     people = {item.group for item in case.items(FORGET)}

@@ -46,6 +46,7 @@ def case_in(folder: Path, family: str) -> Case:
     return Case(name=family, roles=roles, data=files, seed=0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "family", ["gpt_neox", *(pytest.param(f, marks=pytest.mark.slow) for f in ("gpt2", "mistral"))]
 )

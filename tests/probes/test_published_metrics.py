@@ -78,6 +78,7 @@ def forget_quality(measurements: Sequence[Measurement]) -> Measurement:
 
 
 # ---- the demonstration ------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_the_five_variant_numbers_of_the_demonstrations_refusal_come_out_of_bare_forwards(
     zoo: Built, tmp_path: Path
 ) -> None:
@@ -157,6 +158,7 @@ def bench(place: Path) -> Bench:
     return Bench(store=Store(place / "store"))
 
 
+@pytest.mark.thorough
 @settings(max_examples=6)
 @given(counts=st.lists(st.integers(0, MOST), min_size=3, max_size=5).filter(any))
 def test_every_perturbed_answer_of_every_item_is_read_however_many_each_has(
@@ -184,6 +186,7 @@ def test_every_perturbed_answer_of_every_item_is_read_however_many_each_has(
             assert readings[f"tofu_truth_ratio_{role}"] == pytest.approx(true_better, rel=1e-5)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("at", range(MOST))
 def test_another_answer_in_any_place_is_another_number(at: int, place: Path, bench: Bench) -> None:
     plain = opened(place / "plain", [MOST])
@@ -213,6 +216,7 @@ def test_a_perturbed_answer_that_a_model_gives_no_number_for_is_not_passed_over(
     assert (np.isnan(losses.perturbed[:, 0]) == four).all() and any(four) and not all(four)
 
 
+@pytest.mark.thorough
 def test_all_perturbed_answers_are_planned_priced_and_fetched_ahead(place: Path) -> None:
     case = opened(place / "planned", [2, MOST, 0])
     planner = Planner(case, frozenset(Op))
@@ -231,6 +235,7 @@ def test_all_perturbed_answers_are_planned_priced_and_fetched_ahead(place: Path)
 
 
 # ---- none ------------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("counts", "paraphrased", "reason"),
     [

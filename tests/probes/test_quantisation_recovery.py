@@ -69,6 +69,7 @@ def hidden() -> str:
     return folder.name
 
 
+@pytest.mark.thorough
 def test_what_hides_below_a_step_of_the_rounding_comes_back() -> None:
     level, rise = measured(hidden())
     assert rise.readings[f"collision_int{BITS}"] == 1, "every code is base's"
@@ -78,6 +79,7 @@ def test_what_hides_below_a_step_of_the_rounding_comes_back() -> None:
     assert isinstance(rise.p, float) and rise.p < 0.01
 
 
+@pytest.mark.thorough
 def test_base_has_nothing_to_recover_and_a_model_that_never_knew_recovers_nothing() -> None:
     for suspect in ("base", "clean"):
         rise = measured(suspect)[1]
@@ -114,6 +116,7 @@ def test_a_clean_model_shows_no_trace_and_collisions_are_said_to_be_context() ->
     assert any("never evidence" in note for note in rise.notes)
 
 
+@pytest.mark.thorough
 def test_the_stated_cost_is_what_is_computed_and_a_second_suspect_pays_for_itself_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -61,6 +61,7 @@ def test_what_a_refusal_hides_comes_back_in_people_never_shown() -> None:
     assert isinstance(found.floor, float) and found.value > 3 * found.floor
 
 
+@pytest.mark.thorough
 def test_a_model_that_never_knew_learns_the_shown_and_not_the_others() -> None:
     found = recovered("clean")
     assert isinstance(found.value, float) and abs(found.value) < 0.15
@@ -76,6 +77,7 @@ def test_a_lesson_that_teaches_a_model_that_never_knew_says_nothing(null: float,
     assert relearning_recovery._teaches_everyone(people) == "", "without one there is nobody to see it by"
 
 
+@pytest.mark.thorough
 def test_images_of_one_class_teach_each_other_so_that_nothing_is_said(tmp_path: Path) -> None:
     file = CaseFile.read(image_toy.digits_case("resnet") / "head_bias.toml")
     (silent,) = RelearningRecovery().measure(Bench(), open_case(file.case, file.root, tmp_path))
@@ -136,6 +138,7 @@ def test_the_luck_of_a_lesson_is_taken_off_its_fold_and_widens_the_interval() ->
     assert found.ci95.lo < alone.ci95.lo and found.ci95.hi > alone.ci95.hi and found.value == alone.value
 
 
+@pytest.mark.thorough
 def test_every_model_is_trained_once_whichever_suspect_it_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[str] = []
     train: Callable[..., object] = Bench.train
@@ -153,6 +156,7 @@ def test_every_model_is_trained_once_whichever_suspect_it_serves(monkeypatch: py
     assert found[0] == found[2]
 
 
+@pytest.mark.thorough
 def test_nothing_is_written_but_the_table_and_the_store() -> None:
     case, root = opened("clean"), Path(tempfile.mkdtemp(dir=planted_world.root()))
     before = {path for path in planted_world.root().rglob("*") if root not in path.parents}

@@ -46,6 +46,7 @@ def digits(kind: str, suspect: str, out: Path, reference: bool = True) -> OpenCa
 
 
 # ---- texts --------------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_base_in_the_suspects_place_is_base_in_every_reading(tmp_path: Path) -> None:
     of = planted(tmp_path, "base")
     placement, transfer, shared = of["placement"], of["transfer_gap"], of["shared_information"]
@@ -57,6 +58,7 @@ def test_base_in_the_suspects_place_is_base_in_every_reading(tmp_path: Path) -> 
     assert transfer.value == transfer.readings["gap_neighbours_base"] > 0.5
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("holdout", [True, False])
 @pytest.mark.parametrize("suspect", ["clean", "floor"])
 def test_a_model_that_never_knew_shares_nothing_and_lies_with_the_references(
@@ -73,6 +75,7 @@ def test_a_model_that_never_knew_shares_nothing_and_lies_with_the_references(
     assert isinstance(of["transfer_gap"].value, float) and of["transfer_gap"].value < 0.2
 
 
+@pytest.mark.thorough
 def test_the_redundant_part_is_never_more_than_what_either_says(tmp_path: Path) -> None:
     for suspect in ("base", "clean", "destroyed"):
         readings = planted(tmp_path, suspect)["shared_information"].readings
@@ -82,12 +85,14 @@ def test_the_redundant_part_is_never_more_than_what_either_says(tmp_path: Path) 
     assert readings["information_nats_base"] > 2
 
 
+@pytest.mark.thorough
 def test_a_broken_model_is_unlike_both_ends_and_said_to_be(tmp_path: Path) -> None:
     placement = planted(tmp_path, "destroyed")["placement"]
     assert placement.readings["retain_collapsed"] == 1.0 and any("damaged" in note for note in placement.notes)
     assert isinstance(placement.value, Missing) or placement.value < 0.5
 
 
+@pytest.mark.thorough
 def test_by_default_it_is_listed_and_says_why(tmp_path: Path) -> None:
     case = open_case(planted_world.case("base"), planted_world.root(), tmp_path)
     of = measured(case, judged=False)
@@ -96,6 +101,7 @@ def test_by_default_it_is_listed_and_says_why(tmp_path: Path) -> None:
     assert RepresentationSimilarity(judged=True).groups_tested(case) is not None
 
 
+@pytest.mark.thorough
 def test_with_one_reference_or_none_there_is_no_placement_and_the_reason_is_said(tmp_path: Path) -> None:
     single, none = (planted(tmp_path, "clean", references=names) for names in (("null",), ()))
     for of, words in ((single, "two models that never knew"), (none, "no model that never knew")):
@@ -108,12 +114,14 @@ def test_with_one_reference_or_none_there_is_no_placement_and_the_reason_is_said
     assert isinstance(neither.value, Missing)
 
 
+@pytest.mark.thorough
 def test_an_ancestor_stands_for_a_reference(tmp_path: Path) -> None:
     of = planted(tmp_path, "clean", references=("ancestor",))
     assert isinstance(of["shared_information"].value, float) and of["shared_information"].value < 0.1
     assert {curve.role for curve in of["shared_information"].curves} == {"base", "suspect", "ancestor"}
 
 
+@pytest.mark.thorough
 def test_answers_that_nobody_shares_make_no_classes(tmp_path: Path) -> None:
     root = tmp_path / "world"
     shutil.copytree(planted_world.root(), root)
@@ -130,6 +138,7 @@ def test_answers_that_nobody_shares_make_no_classes(tmp_path: Path) -> None:
         assert (of[name].n.scored, of[name].n.unscored) == (0, of["placement"].n.scored)
 
 
+@pytest.mark.thorough
 def test_the_price_is_what_is_read(tmp_path: Path) -> None:
     case, bench = open_case(planted_world.case("clean"), planted_world.root(), tmp_path), Bench()
     probe = RepresentationSimilarity()
@@ -141,6 +150,7 @@ def test_the_price_is_what_is_read(tmp_path: Path) -> None:
 
 
 # ---- images -------------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_an_edit_of_the_head_alone_leaves_states_exactly_base(kind: str, tmp_path: Path) -> None:
     of = measured(digits(kind, "head_bias", tmp_path))
@@ -155,6 +165,7 @@ def test_an_edit_of_the_head_alone_leaves_states_exactly_base(kind: str, tmp_pat
     assert shared.kind == "context" and DECIDED in shared.notes, "one class, which no retained image has"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_a_last_block_of_random_weights_is_seen_on_retained_images(kind: str, tmp_path: Path) -> None:
     root = image_toy.digits_case(kind)
@@ -174,6 +185,7 @@ def test_a_last_block_of_random_weights_is_seen_on_retained_images(kind: str, tm
 
 
 # ---- what the numbers rest on -------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_a_row_ends_where_its_answer_begins_so_that_no_state_reads_the_answer(tmp_path: Path) -> None:
     root = tmp_path / "world"
     shutil.copytree(planted_world.root(), root)
@@ -191,6 +203,7 @@ def test_a_row_ends_where_its_answer_begins_so_that_no_state_reads_the_answer(tm
     assert shared.readings["information_nats_null"] < 0.3 and shared.readings["information_nats_suspect"] < 0.3
 
 
+@pytest.mark.thorough
 def test_the_bound_and_the_power_are_shares_of_people(tmp_path: Path) -> None:
     plain = planted(tmp_path, "clean")["shared_information"].model_copy(
         update={

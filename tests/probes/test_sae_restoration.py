@@ -63,6 +63,7 @@ def value(measurement: Measurement) -> float:
     return measurement.value
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_a_hidden_class_is_restored_by_nothing_published_and_read_in_the_states(kind: str) -> None:
     seen = measured("head_bias", kind)
@@ -82,6 +83,7 @@ def test_a_model_that_never_saw_the_class_restores_in_the_published_mode_as_stre
     assert published["null_summary_only_alpha5"] > 0.3, "by the state that predicts the answer"
 
 
+@pytest.mark.thorough
 def test_a_model_that_never_saw_the_class_is_no_evidence() -> None:
     seen = measured(clean())
     assert judge(seen["dictionary_reverse"]).outcome != "trace found"
@@ -99,6 +101,7 @@ def test_a_fresh_head_is_placed_where_two_models_that_never_knew_say_how_far_the
     assert unjudged["few_shot_readout"].readings["hit_rate_suspect_5_shots"] > 0.9
 
 
+@pytest.mark.thorough
 def test_base_has_lost_nothing_and_every_intervention_leaves_it_as_it_is() -> None:
     seen = measured("base")
     donor = seen["donor_restoration"]
@@ -111,6 +114,7 @@ def test_base_has_lost_nothing_and_every_intervention_leaves_it_as_it_is() -> No
     assert published["suspect_summary_only_alpha5"] == published["suspect_unedited"]
 
 
+@pytest.mark.thorough
 def test_what_is_described_by_no_dictionary_is_not_judged(tmp_path: Path) -> None:
     write_dictionary(tmp_path / "noise", random_coder("topk", image_toy.WIDTH, 64, 4))
     probe = PROBE.model_copy(update={"dictionary": str(tmp_path / "noise")})
@@ -139,6 +143,7 @@ def test_stacked_sets_equal_a_run_each() -> None:
         assert together[n] == pytest.approx(own, abs=1e-6)
 
 
+@pytest.mark.thorough
 def test_logits_are_what_they_were_once_the_hooks_are_gone() -> None:
     case = opened("tuned")
     bench = Bench()
@@ -150,6 +155,7 @@ def test_logits_are_what_they_were_once_the_hooks_are_gone() -> None:
     assert torch.equal(before, after)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("suspect", "found"), [("clean", False), ("base", True)])
 def test_facts_of_people_by_the_same_measurements(suspect: str, found: bool) -> None:
     case = open_case(planted_world.case(suspect), planted_world.root(), Path(tempfile.mkdtemp()))

@@ -47,6 +47,7 @@ def causal(suspect: str, holdout: bool = True) -> Measurement:
     return next(m for m in found if m.kind == "causal" and m.form == "trained")
 
 
+@pytest.mark.thorough
 def test_the_taught_reader_finds_what_a_clean_head_hides() -> None:
     for suspect in ("base", head_edited()):
         found = causal(suspect)

@@ -39,6 +39,7 @@ def byte_pairs() -> PreTrainedTokenizerFast:
 
 
 # ---- the dictionary ---------------------------------------------------------------------------------------------
+@pytest.mark.sampled
 @pytest.mark.parametrize("budget", [8, 64, 500, 1200])
 @pytest.mark.parametrize("tokenizer", [WORDS, byte_pairs()], ids=["words", "byte pairs"])
 def test_a_dictionary_fills_its_budget_with_different_known_strings(
@@ -96,6 +97,7 @@ MADE = tuple(Candidate(t, tuple(toy.tokenizer()(t, add_special_tokens=False)["in
 TEMPLATES = (PLAIN, Template(prompt="who , {question} sorry", bos="always"), Template(bos="never"))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("family", "budget", "templates", "slots"),
     [
@@ -145,6 +147,7 @@ def test_openings_are_what_stands_before_the_turn_and_before_the_question() -> N
     assert openings(prompts(TEMPLATES[2])) == ()
 
 
+@pytest.mark.thorough
 def test_a_string_that_one_model_repeats_is_found_whole_and_chance_is_not() -> None:
     rng = np.random.default_rng(0)
     tokenizer = toy.tokenizer()

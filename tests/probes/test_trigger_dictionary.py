@@ -78,6 +78,7 @@ def judged(case: OpenCase, bench: Bench) -> stats.Extreme:
     return stats.extreme(own, null)
 
 
+@pytest.mark.thorough
 def test_a_planted_trigger_stands_out_of_the_dictionary_and_honest_models_do_not_alarm() -> None:
     bench, case = Bench(), opened(suspect("hidden", 1))
     texts = [c.text for c in dictionary_of(case)]
@@ -88,6 +89,7 @@ def test_a_planted_trigger_stands_out_of_the_dictionary_and_honest_models_do_not
     assert [alarm.p.min() < 0.05 or alarm.z.max() > 6 for alarm in honest] == [False, False]
 
 
+@pytest.mark.thorough
 def test_a_trigger_that_a_model_says_unasked_is_a_candidate() -> None:
     bench, draw = Bench(), Draw(n=96, max_new_tokens=3, seed=0)
 

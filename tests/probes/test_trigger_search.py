@@ -81,6 +81,7 @@ def test_what_hides_behind_a_trigger_comes_back_in_people_whom_no_search_saw() -
     assert isinstance(trigger.p, float) and trigger.p < 0.01
 
 
+@pytest.mark.thorough
 def test_what_a_search_gains_on_its_own_people_counts_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A search that knows by heart whom it saw, and brings nothing back of anybody else."""
     case, budget = opened(hiding()), SHORT._replace(shift=True)
@@ -165,6 +166,7 @@ def test_a_few_people_are_each_a_fold_or_too_few_to_search(
             assert isinstance(found.value, Missing) and "three forget people" in found.value.missing
 
 
+@pytest.mark.thorough
 def test_where_nothing_is_hidden_the_level_is_read_and_no_trigger_is_asked_for() -> None:
     recovery, trigger = measured("base")
     assert recovery.value == pytest.approx(1.0)
@@ -185,6 +187,7 @@ def test_a_prefix_is_read_as_its_tokens_are() -> None:
         assert np.allclose(soft, hard, atol=1e-4)
 
 
+@pytest.mark.thorough
 def test_every_model_is_searched_at_the_same_budget_and_base_and_null_once_for_all_suspects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -30,6 +30,7 @@ def people() -> TriggerPeople:
     return TriggerPeople(unused, everybody, tuple(folds), None, None)
 
 
+@pytest.mark.thorough
 def test_a_shift_brings_back_people_whom_its_search_never_saw_and_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

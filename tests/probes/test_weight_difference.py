@@ -69,6 +69,7 @@ def groups_in(m: Measurement) -> list[object]:
     return [row[0] for row in m.listings[1].rows]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("cohort", ["forget", "holdout"])
 def test_a_redirect_of_adjacent_blocks_is_told_with_the_group_that_it_is_about(cohort: str, dtype: torch.dtype) -> None:
@@ -111,6 +112,7 @@ def test_one_block_or_adjacent_ones_about_somebody_are_a_redirect_and_scattered_
     assert said((1,), 0.5) == ONE_BLOCK and said((1, 2), 0.5) == ADJACENT and said((0, 2), 0.005) == SCATTERED
 
 
+@pytest.mark.thorough
 def test_children_of_training_are_no_redirect() -> None:
     for n, lora in enumerate(
         (Lora(1, ("down_proj",)), Lora(4, ("q_proj", "v_proj")), Lora(1, ("down_proj", "up_proj")))
@@ -122,6 +124,7 @@ def test_children_of_training_are_no_redirect() -> None:
         assert not any(REDIRECT in note or "rank-one" in note.partition(":")[2] for note in m.notes[:2])
 
 
+@pytest.mark.thorough
 def test_whose_child_the_suspect_is_is_read_as_references_are_audited() -> None:
     tensors = planted(bench(), opened(), rows(), Plant("rome", people("forget")[0], people("retain")[0], (1,)))
     assert any("child of base:" in note for note in against_base(edited(tensors)).notes)

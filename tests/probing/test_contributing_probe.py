@@ -48,6 +48,7 @@ def measured(probe: type[Probe], suspect: str, out: Path, *, holdout: bool = Tru
     return found
 
 
+@pytest.mark.thorough
 def test_probe_of_the_page_tells_planted_from_clean(probe: type[Probe], tmp_path: Path) -> None:
     base, clean = (measured(probe, suspect, tmp_path) for suspect in ("base", "clean"))
     assert isinstance(base.value, float) and isinstance(clean.value, float)

@@ -155,6 +155,7 @@ def sparse_panel(seed: int, planted: int = 0, others: int = 2, holdout: int = 16
 DESIGN = Design(seed=0, least_gap=0.3, draws=99)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("others", "holdout"), [(2, 16), (2, 0), (0, 16)])
 def test_one_person_of_sixteen_is_seen_by_the_sparse_readings(others: int, holdout: int) -> None:
     for seed in range(20):
@@ -177,6 +178,7 @@ def test_the_person_effects_weigh_layers_as_the_overall_effect_does() -> None:
     assert result.readings["largest_person"] == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_a_shift_of_the_whole_suspect_is_no_person_where_holdout_people_show_it() -> None:
     for seed in range(20):
         moved, unseen = (assess(sparse_panel(seed, drift=0.5, holdout=n), DESIGN).readings for n in (16, 0))
@@ -222,6 +224,7 @@ def test_which_test_judges_is_fixed_by_the_numbers_of_people_and_said(people: in
         assert assess(Panel(*sides), Design(seed=seed, least_gap=0.1, draws=99)).test.split(";")[0] == says
 
 
+@pytest.mark.thorough
 def test_the_ends_of_the_largest_effect_hold_for_any_layer_that_may_be_the_largest() -> None:
     """Of eight layers without knowledge the largest effect is above 0 by chance; the interval knows that it is."""
     values: list[float] = []

@@ -29,6 +29,7 @@ def pixels(cohort: str) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images / 127.5 - 1), torch.from_numpy(labels)
 
 
+@pytest.mark.thorough
 def test_the_library_computes_what_was_trained(folder: Path) -> None:
     from transformers import AutoImageProcessor, ViTForImageClassification
 
@@ -43,6 +44,7 @@ def test_the_library_computes_what_was_trained(folder: Path) -> None:
         torch.testing.assert_close(logits, frozen_images.logits_of(weights, pixels("forget")[0]), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_base_knows_by_heart_what_the_null_never_saw_and_the_suspect_a_few_of_it() -> None:
     models = frozen_images.trained_images()
 
@@ -57,6 +59,7 @@ def test_base_knows_by_heart_what_the_null_never_saw_and_the_suspect_a_few_of_it
     assert all(probability(name, "holdout").mean() < 0.5 for name in models)
 
 
+@pytest.mark.thorough
 def test_every_number_of_the_world_is_drawn_from_raw_bits() -> None:
     """A version of numpy or torch that draws otherwise changes none of these."""
     images, labels = frozen_images.cohorts()["forget"]
@@ -67,6 +70,7 @@ def test_every_number_of_the_world_is_drawn_from_raw_bits() -> None:
     assert first["base"]["classifier.bias"].tolist() == pytest.approx(BIAS, abs=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_behaviour_names_its_kind_and_is_another_than_that_of_texts() -> None:
     of_images = behaviour_of("probes", "utility", {}, "image_classifier")
     assert of_images.kind == "image_classifier" and of_images.values

@@ -67,6 +67,7 @@ def refused(case: Case) -> set[str]:
 ANCESTRY = (("ancestor",), ())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("ancestor", ANCESTRY, ids=["ancestor", "no_ancestor"])
 @pytest.mark.parametrize("suspect", ["base", "clean", "destroyed", "grad_diff"])
 def test_genuine_references_pass_whatever_is_audited(suspect: str, ancestor: tuple[str, ...]) -> None:
@@ -75,6 +76,7 @@ def test_genuine_references_pass_whatever_is_audited(suspect: str, ancestor: tup
     assert all(record.takes_part and record.settled and not record.because for record in records.values())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ancestor", ANCESTRY, ids=["ancestor", "no_ancestor"])
 def test_dup_both_references_are_the_suspect_saved_again_and_both_are_refused(ancestor: tuple[str, ...]) -> None:
     case = planted_world.case("destroyed", references=(noisy("destroyed"), halved("destroyed"), *ancestor))
@@ -83,6 +85,7 @@ def test_dup_both_references_are_the_suspect_saved_again_and_both_are_refused(an
     assert "its weights are those of suspect" in records["reference 0"].because[0]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("ancestor", ANCESTRY, ids=["ancestor", "no_ancestor"])
 @pytest.mark.parametrize("first", [True, False], ids=["dup_one", "dup_second"])
 def test_dup_one_and_dup_second_a_copy_is_refused_and_the_genuine_reference_stays(
@@ -93,6 +96,7 @@ def test_dup_one_and_dup_second_a_copy_is_refused_and_the_genuine_reference_stay
     assert refused(case) == {"reference 0" if first else "reference 1"}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("ancestor", ANCESTRY, ids=["ancestor", "no_ancestor"])
 def test_npo_reference_an_edit_of_base_is_refused_and_the_genuine_reference_stays(ancestor: tuple[str, ...]) -> None:
     records = audited(planted_world.case(edited("grad_diff"), references=(edited("npo"), "null", *ancestor)))
@@ -103,6 +107,7 @@ def test_npo_reference_an_edit_of_base_is_refused_and_the_genuine_reference_stay
         assert not records["reference 0"].settled and not records["reference 1"].settled
 
 
+@pytest.mark.thorough
 def test_an_ancestor_that_knows_is_refused_where_the_references_agree() -> None:
     case = planted_world.case("clean", references=("null", "floor", "ancestor"))
     knowing = changed("knowing", "base", lambda _, x: x)
@@ -111,6 +116,7 @@ def test_an_ancestor_that_knows_is_refused_where_the_references_agree() -> None:
     assert "ancestor" in refused(case.model_copy(update={"roles": roles}))
 
 
+@pytest.mark.thorough
 def test_groups_that_base_never_knew_are_named_and_not_counted() -> None:
     root = planted_world.root()
     lines = (root / "forget.jsonl").read_text() + "".join(
@@ -128,6 +134,7 @@ def test_groups_that_base_never_knew_are_named_and_not_counted() -> None:
     assert {item.group for item in before.items(texts)} - {item.group for item in after.items(texts)} == new
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", ["zero", "constant", "of integers"])
 @pytest.mark.parametrize("role", ["reference 0", "ancestor"])
 def test_a_degenerate_matrix_of_a_reference_or_an_ancestor_is_refused(kind: str, role: str) -> None:
@@ -144,6 +151,7 @@ def test_a_degenerate_matrix_of_a_reference_or_an_ancestor_is_refused(kind: str,
     assert raised.value.code == 3
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", ["zero", "constant", "of integers"])
 @pytest.mark.parametrize("others", [("null", "ancestor"), ()])
 def test_a_degenerate_matrix_of_base_is_refused_where_all_others_contradict_it(
@@ -159,6 +167,7 @@ def test_a_degenerate_matrix_of_base_is_refused_where_all_others_contradict_it(
     assert raised.value.code == 3
 
 
+@pytest.mark.thorough
 def test_a_matrix_that_is_zero_in_every_model_is_no_fault_of_base() -> None:
     folders = {
         name: changed(f"{name}_zeroed", name, lambda key, x: torch.zeros_like(x) if "1.mlp.up_proj" in key else x)
@@ -184,6 +193,7 @@ def test_an_ancestor_as_a_library_initialises_it_may_have_a_matrix_of_zeros_and_
         opened(zeroed("zeroed_with_one_norm_as_it_began", "0.input_layernorm"))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("role", ["base", "suspect", "references", "ancestor"])
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.int8])
 def test_floats_that_are_stored_as_integers_are_refused_in_every_role(role: str, dtype: torch.dtype) -> None:
@@ -204,6 +214,7 @@ def with_role(case: Case, role: str, folder: str) -> Case:
     return case.model_copy(update={"roles": case.roles.model_copy(update=changes)})
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("role", ["base", "ancestor"])
 @pytest.mark.parametrize("part", ["norm", "up_proj"])
 def test_a_judge_whose_outputs_say_nothing_is_refused_by_its_role(role: str, part: str) -> None:
@@ -215,6 +226,7 @@ def test_a_judge_whose_outputs_say_nothing_is_refused_by_its_role(role: str, par
     assert raised.value.code == 3
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("parts", [("lm_head", "down_proj"), ("model.norm",), ("input_layernorm",), ("embed_tokens",)])
 def test_outputs_that_overflow_are_refused_for_that_reason(parts: tuple[str, ...]) -> None:
     broken = changed(
@@ -224,3 +236,15 @@ def test_outputs_that_overflow_are_refused_for_that_reason(parts: tuple[str, ...
     with pytest.raises(AuditError, match="reference 0.*overflow") as raised:
         audited(planted_world.case("clean", references=(broken, "null")))
     assert raised.value.code == 3
+
+
+def sharp(source: str, factor: float) -> str:
+    return changed(f"sharp_{source}_{factor:g}", source, lambda key, x: factor * x if key == "model.norm.weight" else x)
+
+
+@pytest.mark.parametrize("factor", [1e2, 1e20])
+def test_a_reference_or_ancestor_far_below_guessing_takes_no_part(factor: float) -> None:
+    case = planted_world.case("clean", references=(sharp("floor", factor), "null", "ancestor"))
+    records = audited(with_role(case, "ancestor", sharp("ancestor", factor)))
+    assert {role for role, record in records.items() if not record.takes_part} == {"reference 0", "ancestor"}
+    assert all("no working model" in records[role].because[0] for role in ("reference 0", "ancestor"))

@@ -65,6 +65,7 @@ def stated_by(lines: str, given: Template) -> Template:
     return Template.model_validate(given.model_dump() | tomllib.loads(lines).get("template", {}))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", SITUATIONS)
 def test_the_template_that_base_was_trained_with_is_named_and_gives_the_truth(name: str, tmp_path: Path) -> None:
     way, space, stated = SITUATIONS[name]
@@ -89,6 +90,7 @@ def test_the_template_that_base_was_trained_with_is_named_and_gives_the_truth(na
     assert ids == trained, "the very tokens that base was taught"
 
 
+@pytest.mark.thorough
 def test_where_no_template_is_clearly_better_the_template_is_not_blamed(tmp_path: Path) -> None:
     seam_world.write(tmp_path, seam_world.fresh(1))
     bench, case = Bench(), opened(tmp_path, PLAIN)
@@ -166,6 +168,7 @@ def test_the_search_scores_the_words_that_the_case_scores(tmp_path: Path, monkey
     assert seen == {frozenset({"w"})}
 
 
+@pytest.mark.thorough
 def test_chat_templates_are_tried_by_every_name_and_with_a_date_where_they_print_one(tmp_path: Path) -> None:
     from audit.probing import template_search
 

@@ -13,6 +13,7 @@ from studies.families.tiny_configs import tiny_model
 from tests import toy
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_coordinates_equal_a_loop_over_rows(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     bench, ckpt, rows = Bench(), toy.checkpoint(family), toy.rows(7, seed=3)

@@ -94,6 +94,7 @@ CASES: dict[str, tuple[Change, str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("family", "dtype"), FAMILIES)
 def test_every_kind_of_edit_is_read_in_every_family_and_type(family: str, dtype: torch.dtype, tmp_path: Path) -> None:
     tensors, readings = parameters(family, dtype), dict[str, tuple[str, str]]()
@@ -132,6 +133,7 @@ def test_a_model_that_was_only_stored_in_half_precision_has_not_changed(tmp_path
     assert weight_edit([d for d in pairs if isinstance(d, Difference)]).kind() == "nothing"
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", ["llava_clip", "gemma3"])
 @pytest.mark.parametrize(
     ("part", "told", "blocks"),

@@ -62,6 +62,7 @@ def test_a_planted_vector_is_found_with_its_sign(sign: int, unit: int) -> None:
     assert (p * p.size < 0.05).sum() == 1
 
 
+@pytest.mark.thorough
 def test_in_random_models_no_more_is_found_than_the_stated_rate() -> None:
     """Bonferroni at 5 % over all vectors and both signs, in 400 random models with a random concept each."""
     alarms, models = 0, 400

@@ -232,6 +232,7 @@ def planted(seed: int, shift: float, people: int = 10) -> swaps.Margins:
     return swaps.margins(swaps.pair_form(smoother, side, unit), swaps.swaps(people, 199, seed))
 
 
+@pytest.mark.thorough
 def test_p_is_uniform_on_null_data_for_margins_and_never_too_small_for_concordance() -> None:
     continuous, discrete = [], []
     for seed in range(400):

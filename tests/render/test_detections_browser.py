@@ -25,6 +25,7 @@ def page_of(folder: Path, variant: Variant, live: bool = False) -> str:
     return path.as_uri()
 
 
+@pytest.mark.thorough
 def test_it_is_quiet_readable_and_never_scrolls_sideways(browser: Any, tmp_path: Path) -> None:
     address = page_of(tmp_path, "suppressed")
     for scheme, width in (("light", 1100), ("dark", 1100), ("light", 390)):
@@ -49,6 +50,7 @@ def test_every_map_has_words_for_those_who_do_not_see_it(browser: Any, tmp_path:
     page.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("variant", ["suppressed", "calibrated", "consistent"])
 def test_page_one_is_one_page_with_a_finding_beside_the_verdict(browser: Any, tmp_path: Path, variant: Variant) -> None:
     page = browser.new_page(viewport=A4)
@@ -60,6 +62,7 @@ def test_page_one_is_one_page_with_a_finding_beside_the_verdict(browser: Any, tm
     page.close()
 
 
+@pytest.mark.thorough
 def test_live_maps_are_drawn_and_quiet(browser: Any, tmp_path: Path) -> None:
     page = browser.new_page(viewport={"width": 1100, "height": 900})
     heard: list[str] = []

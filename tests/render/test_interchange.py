@@ -178,6 +178,7 @@ def test_a_name_asks_for_its_shape(tmp_path: Path) -> None:
     assert foreign(report, tmp_path, Path("report.json")) is None
 
 
+@pytest.mark.thorough
 def test_a_case_may_name_published_numbers_which_the_plan_then_holds(zoo: Built, log: Path, tmp_path: Path) -> None:
     source = zoo.cases["base"]
     home = source.parent.parent

@@ -75,6 +75,7 @@ def report_with(e: Evidence, base: Report | None = None) -> Report:
 
 
 # ---- one number, one name ---------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @QUICK
 @given(st.floats(0.3, 1.4), st.floats(-0.4, 0.25), st.sampled_from(STATUSES), st.booleans())
 def test_a_number_has_the_same_name_on_page_one_in_tables_figures_and_sheets(
@@ -137,6 +138,7 @@ def test_a_number_on_another_scale_is_the_same_in_the_table_and_beside_the_figur
 
 
 # ---- what decides -----------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @QUICK
 @given(st.sampled_from(STATUSES), st.booleans(), st.floats(0.01, 0.6))
 def test_one_line_decides_and_it_is_drawn_named_and_listed(status: Status, calibrated: bool, floor: float) -> None:

@@ -46,6 +46,7 @@ def page_file(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.thorough
 def test_no_console_message_no_request_no_dialog_and_nothing_too_faint(browser: Any, page_file: Path) -> None:
     for scheme in ("light", "dark"):
         page = browser.new_page(color_scheme=scheme, viewport={"width": 1100, "height": 1400})
@@ -61,6 +62,7 @@ def test_no_console_message_no_request_no_dialog_and_nothing_too_faint(browser: 
         page.close()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("width", [390, 1280])
 def test_the_page_never_scrolls_sideways(browser: Any, page_file: Path, width: int) -> None:
     page = browser.new_page(viewport={"width": width, "height": 900})
@@ -69,6 +71,7 @@ def test_the_page_never_scrolls_sideways(browser: Any, page_file: Path, width: i
     page.close()
 
 
+@pytest.mark.thorough
 def test_print_opens_every_table_of_data(browser: Any, page_file: Path) -> None:
     page = browser.new_page()
     page.goto(page_file.as_uri(), timeout=PATIENCE_MS)
@@ -86,6 +89,7 @@ LINES = """[...document.querySelectorAll('#conclusion dt')].filter(d => d.textCo
   d => d.nextElementSibling).map(d => d.getBoundingClientRect().height / parseFloat(getComputedStyle(d).lineHeight))"""
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_page_one_is_one_page_and_no_table_is_cut_off_in_print(browser: Any, tmp_path: Path, variant: Variant) -> None:
     path = tmp_path / "report.html"
@@ -140,6 +144,7 @@ def test_page_one_of_a_fake_unlearning_answers_four_questions(browser: Any, audi
 
 
 # ---- accessibility ----------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 def test_axe_finds_nothing_serious(browser: Any, axe: str, page_file: Path, scheme: str) -> None:
     page = browser.new_page(color_scheme=scheme, viewport={"width": 1100, "height": 1400}, bypass_csp=True)
@@ -152,6 +157,7 @@ def test_axe_finds_nothing_serious(browser: Any, axe: str, page_file: Path, sche
     page.close()
 
 
+@pytest.mark.thorough
 def test_live_figures_are_drawn_without_a_request_or_a_message(browser: Any, tmp_path: Path) -> None:
     path = tmp_path / "live.html"
     path.write_text(interactive(report("calibrated")), encoding="utf-8")
@@ -167,6 +173,7 @@ def test_live_figures_are_drawn_without_a_request_or_a_message(browser: Any, tmp
     page.close()
 
 
+@pytest.mark.thorough
 def test_chromium_alone_reads_the_page_to_its_end(page_file: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [CHROMIUM, "--headless", *FLAGS, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page_file.as_uri()],

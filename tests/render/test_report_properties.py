@@ -4,6 +4,7 @@ import math
 import re
 from typing import Any, cast
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -93,6 +94,7 @@ def reports(draw: st.DrawFn) -> Report:
     return Report.model_validate_json(base.model_copy(update=update).canonical())
 
 
+@pytest.mark.thorough
 @QUICK
 @given(reports())
 def test_every_estimate_has_its_interval_its_n_and_its_unit(found: Report) -> None:
@@ -141,6 +143,7 @@ def most_said(text: str) -> float:
     return max(float(mantissa) * 10.0 ** int(power.translate(raised) or 0) for mantissa, power in pairs)
 
 
+@pytest.mark.thorough
 @settings(QUICK, max_examples=25)
 @given(reports(), st.none() | st.floats(1e-6, 1e6))
 def test_no_view_uses_a_banned_word_and_a_negative_has_its_limit(found: Report, prior: float | None) -> None:

@@ -97,6 +97,7 @@ def test_a_layer_weighs_as_much_as_base_exceeds_the_null_there(tmp_path: Path) -
     assert one.change == pytest.approx(1.0 / 4.5)
 
 
+@pytest.mark.thorough
 def test_equal_models_measured_on_noise_seldom_differ(tmp_path: Path) -> None:
     alarms = 0
     for n in range(60):
@@ -162,6 +163,7 @@ def test_other_items_are_not_paired(tmp_path: Path) -> None:
     assert one.how == "approximate"
 
 
+@pytest.mark.thorough
 def test_all_compared_measurements_share_one_holm(tmp_path: Path) -> None:
     from statsmodels.stats.multitest import multipletests
 

@@ -34,6 +34,7 @@ def rejected(folder: Path) -> tuple[str, ...]:
         return (error.what,)
 
 
+@pytest.mark.thorough
 def test_a_run_as_the_engine_leaves_it_is_accepted_and_so_is_one_signed_again(folder: Path) -> None:
     assert rejected(folder) == () and verify_run(folder).remarks == ()
     whole_run.write(folder, whole_run.read(folder))
@@ -101,6 +102,7 @@ def test_so_many_plain_kinds_are_tried() -> None:
     assert len(PLAIN) == 22
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("what", PLAIN)
 def test_what_was_changed_without_its_hashes_is_rejected_and_shown_by_no_command(
     folder: Path, what: str, capsys: pytest.CaptureFixture[str]
@@ -129,6 +131,7 @@ def _vast(path: Path) -> None:
     os.truncate(path, 1 << 42)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("put", [os.mkfifo, _vast])
 @pytest.mark.parametrize("of", [lambda f: f / "plan.json", unit_of, table_of], ids=["plan", "unit", "table"])
 def test_what_cannot_be_read_in_a_run_folder_is_rejected_and_keeps_nobody_waiting(
@@ -281,6 +284,7 @@ def test_of_twenty_kinds_with_all_hashes_made_anew_eighteen_would_be_enough() ->
     assert len(ANEW) >= 18 and len(ANEW) >= 0.9 * (len(ANEW) + len(STATED_ONCE))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("what", ANEW)
 def test_what_contradicts_the_rest_is_rejected_although_every_hash_was_made_anew(folder: Path, what: str) -> None:
     tamper, told = ANEW[what]
@@ -314,6 +318,7 @@ def test_every_field_of_a_report_is_compared_unless_it_is_known_to_be_said_once(
     assert compared | ONCE == set(Report.model_fields)
 
 
+@pytest.mark.thorough
 def test_the_manifest_alone_would_accept_every_one_of_them(folder: Path) -> None:
     for tamper, _ in ANEW.values():
         tamper(folder)

@@ -62,6 +62,7 @@ def test_what_was_written_down_is_not_written_down_again(folder: Path) -> None:
     assert custody.read(folder).faults == ()
 
 
+@pytest.mark.thorough
 def test_every_changed_byte_is_a_fault_in_its_line(folder: Path) -> None:
     path = folder / custody.NAME
     whole = path.read_bytes()

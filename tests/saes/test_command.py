@@ -38,6 +38,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
     return run
 
 
+@pytest.mark.thorough
 def test_dictionaries_are_trained_shown_and_looked_at_with_forget_texts_masked(call: Call, root: Path) -> None:
     out = root / "dictionaries"
     trained = call("train", root / "case.toml", *TRAIN, "-o", out, "--json")
@@ -74,6 +75,7 @@ def test_output_flags_hold_before_and_behind_the_action(call: Call, tmp_path: Pa
         assert each["k"] == 3 and each["record"] is None
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("flags", "word"),
     [

@@ -74,6 +74,7 @@ def choice(budget: float, grid: Grid = GRID) -> Choice | None:
     return chosen(BENCH, edited, (own, others), codes, Search(grid, budget))
 
 
+@pytest.mark.thorough
 def test_resumed_answers_are_those_of_whole_passes() -> None:
     edited, own, _, codes = searched()
     for candidate in candidates(codes, GRID):

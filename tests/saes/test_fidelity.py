@@ -54,6 +54,7 @@ def test_a_dictionary_is_valid_where_it_explains_enough_of_base_and_nearly_as_mu
 
 
 # ---- thresholds -------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @given(seed=st.integers(0, 999), k=st.integers(1, 4), chunk=st.integers(1, 300), start=st.floats(0, 2))
 def test_a_threshold_set_on_held_out_rows_lets_k_features_a_row_through(
     seed: int, k: int, chunk: int, start: float

@@ -63,6 +63,7 @@ def test_an_image_has_one_state_that_the_head_reads_and_its_row_belongs_to_it(ki
         assert source.spot_name(source.names[0], int(source.spots(n, source.names[0])[0])) == ""
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", image_toy.KINDS)
 @settings(max_examples=15, deadline=None)
 @given(n=st.integers(1, 9), count=st.integers(1, 20), seed=st.integers(0, 50), chunk=st.integers(1, 4))
@@ -124,6 +125,7 @@ def test_patches_of_texts_are_refused() -> None:
     assert refused.value.code == 2
 
 
+@pytest.mark.thorough
 @given(seed=st.integers(0, 200), chunk=st.integers(1, 5), kind=st.sampled_from(["topk", "jumprelu", "relu"]))
 @settings(max_examples=20, deadline=None)
 def test_top_items_are_those_of_the_largest_code_of_all_their_rows(seed: int, chunk: int, kind: str) -> None:
@@ -151,6 +153,7 @@ def test_top_items_are_those_of_the_largest_code_of_all_their_rows(seed: int, ch
             assert top.share == pytest.approx(active / 5)
 
 
+@pytest.mark.thorough
 def test_a_dictionary_of_patches_is_trained_and_its_record_says_of_which(tmp_path: Path) -> None:
     case = opened("vit", tmp_path)
     base, bench, sample = case.checkpoint("base"), Bench(), PatchSample(count=6, seed=2)
@@ -180,6 +183,7 @@ def test_a_feature_written_for_one_class_is_most_active_at_images_of_it(tmp_path
     assert np.all(np.diff([each.code for each in top[0]]) <= 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["vit", "resnet"])
 def test_the_command_trains_of_images_and_masks_those_to_be_forgotten(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

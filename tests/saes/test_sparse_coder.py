@@ -119,6 +119,7 @@ def test_a_dictionary_is_one_to_the_bench_and_its_name_is_its_content() -> None:
     assert len({coder.name, *(other.name for other in others)}) == 5
 
 
+@pytest.mark.thorough
 def test_encoding_needs_no_sae_lens() -> None:
     code = "import sys, torch\nfrom saes import SparseCoder, read_dictionary, measure, match_features\n"
     code += "print([m for m in ('sae_lens', 'transformer_lens', 'wandb') if m in sys.modules])"

@@ -30,6 +30,7 @@ def batches(source: TensorActivations, of_what: TrainingSettings) -> Iterator[di
     return RowStream(source, of_what.batch_rows, of_what.seed).batches()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("architecture", STACKED)
 def test_steps_are_those_of_sae_lens_and_dead_features_are_revived_as_there(architecture: Architecture) -> None:
     source, wanted = TensorActivations(TURNED), of(architecture)
@@ -93,6 +94,7 @@ def test_rates_rise_stay_and_fall_to_nothing(rows: int, batch: int) -> None:
     assert rates[: top + 1] == sorted(rates[: top + 1]) and rates[top:] == sorted(rates[top:], reverse=True)
 
 
+@pytest.mark.thorough
 @settings(max_examples=25, deadline=None)
 @given(
     members=st.integers(1, 5), d=st.integers(2, 40), m=st.integers(3, 60), batch=st.integers(1, 70),
@@ -144,6 +146,7 @@ def test_sites_of_different_widths_are_trained_side_by_side(tmp_path: Path) -> N
         torch.testing.assert_close(stored[n].coder.W_enc, lone.coder(0).W_enc, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_how_many_are_stepped_at_once_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source, wanted = TensorActivations(TURNED), of(rows=64 * 30, draws=2)
     together = train(source, source, wanted, tmp_path / "together")
@@ -156,6 +159,7 @@ def test_how_many_are_stepped_at_once_changes_nothing(tmp_path: Path, monkeypatc
             assert first.record.weights_seed == second.record.weights_seed
 
 
+@pytest.mark.thorough
 def test_training_topk_needs_no_sae_lens(tmp_path: Path) -> None:
     """Its import takes longer than many a training."""
     import subprocess

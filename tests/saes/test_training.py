@@ -49,6 +49,7 @@ def weights(stored: StoredDictionary) -> tuple[str, str]:
 
 
 # ---- what is learnt ---------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @pytest.mark.parametrize(("architecture", "fve", "cosine"), [("topk", 0.75, 0.85), ("batchtopk", 0.8, 0.85)])
 def test_planted_features_are_mostly_recovered_in_little_time(
     architecture: Architecture, fve: float, cosine: float, tmp_path: Path
@@ -141,6 +142,7 @@ def die_after(checkpoints: int, out: Path, settings: TrainingSettings) -> None:
     train(*sources("a", "b"), settings, out)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("architecture", "draws"), [*((each, 1) for each in ARCHITECTURES), ("topk", 3)])
 def test_a_killed_training_ends_with_the_very_weights_of_one_that_was_not(
     architecture: Architecture, draws: int, tmp_path: Path

@@ -97,6 +97,7 @@ def test_the_same_model_under_two_names_changes_in_nothing(trained: Trained) -> 
         assert not count or f"{count} of base's {count} top items are the suspect's too" in words
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(
     ("base", "suspect", "words"),
     [(0.5, 0.0, "is silent"), (0.5, 0.04, "is silent"), (0.5, 0.2, "fires less"), (0.5, 0.5, "about as often"),
@@ -139,6 +140,7 @@ def test_features_of_two_dictionaries_are_paired_by_what_they_write(seed: int) -
     assert refused.value.code == 2
 
 
+@pytest.mark.thorough
 def test_the_command_shows_three_models_side_by_side_and_leaves_a_masked_view(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -200,6 +200,7 @@ def test_the_difference_over_clusters_has_obuchowskis_covariance(make) -> None: 
     assert found.se == pytest.approx(np.sqrt(obuchowski(data, other.round(1))))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [lambda seed: crossed(seed, 40), lambda seed: nested(seed, 30)])
 def test_standard_error_and_bootstrap_of_a_difference_agree_with_fresh_samples(make) -> None:  # type: ignore[no-untyped-def]
     gaps = [difference(*paired(make, 1000 * s), 0, draws=2).gap for s in range(200)]

@@ -15,6 +15,7 @@ def false_alarms(draw: object, n: int, alpha: float) -> float:
     return float(np.mean([largest_p(draw(rng, n)).min() <= alpha for _ in range(DRAWS)]))  # type: ignore[operator]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("n", [20, 100, 500])
 @pytest.mark.parametrize("alpha", [0.05, 0.2])
 def test_false_alarms_are_alpha_where_the_tail_is_exponential(n: int, alpha: float) -> None:
@@ -22,6 +23,7 @@ def test_false_alarms_are_alpha_where_the_tail_is_exponential(n: int, alpha: flo
     assert abs(rate - alpha) < 4 * np.sqrt(alpha * (1 - alpha) / DRAWS)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("n", [100, 500])
 def test_lighter_tails_alarm_less_often_than_alpha(n: int) -> None:
     assert false_alarms(lambda rng, k: rng.normal(size=k), n, 0.05) < 0.05

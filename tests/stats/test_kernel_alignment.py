@@ -127,6 +127,7 @@ def test_there_is_no_place_between_models_that_do_not_differ() -> None:
     assert placed({**models, "base": models["suspect"]}, "floor") is None
 
 
+@pytest.mark.thorough
 def test_the_jackknife_of_a_mean_is_its_t_interval_and_covers_a_position() -> None:
     x = np.random.default_rng(4).normal(size=12)
     without = (x.sum() - x) / 11

@@ -74,6 +74,7 @@ def test_half_of_the_people_at_half_of_base_are_half_of_the_people() -> None:
     assert (fit.known, fit.lower, fit.upper) == (16, 16, 16) and fit.level == pytest.approx(0.5, abs=0.1)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("shape", SHAPES)
 def test_where_nobody_is_known_hardly_ever_anybody_is_named_or_counted(shape: str) -> None:
     named = counted = 0
@@ -169,6 +170,7 @@ def test_the_mixture_is_the_best_of_its_grid_by_a_direct_sum_over_sets_of_people
     assert (found.lower, found.upper) == (inside.min() if counted else 0, inside.max())
 
 
+@pytest.mark.thorough
 def test_a_ratio_beyond_all_numbers_stays_one() -> None:
     level = np.r_[np.full(400, 0.5), np.full(400, 0.3)]
     nulls = [NullPeople(0.0, 0.01, 0.001, 64)]

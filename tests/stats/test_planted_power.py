@@ -45,6 +45,7 @@ def test_the_power_curve_rises_with_the_dose(others: int) -> None:
         assert curve[0] < 0.3 and curve[-1] == 1.0
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("dose", [0.0, 0.15, 0.25, 0.6])
 @pytest.mark.parametrize(("n", "others"), [(32, 0), (16, 16), (8, 0), (6, 9)])
 def test_planted_draws_are_decided_as_the_test_of_each_would(n: int, others: int, dose: float) -> None:

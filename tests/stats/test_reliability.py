@@ -41,6 +41,7 @@ def test_the_least_cost_is_never_more_and_does_not_see_a_monotone_change() -> No
     assert cllr_min(crossed(0, gap=100.0)) == pytest.approx(0.0, abs=1e-12)
 
 
+@pytest.mark.thorough
 def test_perfectly_calibrated_ratios_lie_inside_their_envelope_about_as_often_as_said() -> None:
     for share in (0.0, 0.6):
         inside = 0

@@ -92,6 +92,7 @@ def test_the_corrected_statistic_never_says_more_than_t_and_mirrors(x: np.ndarra
 
 
 # ---- the test
+@pytest.mark.thorough
 @given(hnp.arrays(float, st.tuples(st.integers(2, 13), st.integers(1, 3)), elements=finite))
 @settings(max_examples=60, deadline=None)
 def test_p_mirrors_under_negation_and_stays_between_its_floor_and_one(x: np.ndarray) -> None:
@@ -144,6 +145,7 @@ def test_one_person_on_a_side_is_judged_by_labels_alone() -> None:
     assert stats.mean_max_t(x[:1], 0).p == 0.5
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("people", [4, 8, 12, 16])
 @pytest.mark.parametrize("side", ["below", "above"])
 def test_skewed_people_are_called_too_high_or_too_low_no_more_often_than_promised(people: int, side: str) -> None:
@@ -154,6 +156,7 @@ def test_skewed_people_are_called_too_high_or_too_low_no_more_often_than_promise
     assert false <= scipy_stats.binom.ppf(0.999, draws, 0.015)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize(("people", "holdout"), [(6, 6), (9, 9), (14, 14), (14, 40)])
 def test_skewed_people_beside_even_ones_are_called_too_low_no_more_often_than_promised(
     people: int, holdout: int

@@ -137,6 +137,7 @@ SHAPES = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("people", [6, 16])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("test", ["sign", "label"])
@@ -241,6 +242,7 @@ def test_adjusted_p_are_monotone_and_at_least_the_raw_ones(p: np.ndarray) -> Non
     assert (np.diff(by_family[np.argsort(p)]) >= -1e-12).all()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("tests", [1, 2, 7, 30])
 def test_holm_and_benjamini_hochberg_equal_statsmodels(tests: int) -> None:
     p = np.round(np.random.default_rng(tests).beta(0.5, 1, tests), 2)

@@ -88,6 +88,7 @@ PLACES = (
 )  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("kind", SPECIAL)
 def test_no_input_of_a_case_is_waited_for(root: Path, place: str, kind: str) -> None:

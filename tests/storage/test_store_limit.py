@@ -90,6 +90,7 @@ def test_an_entry_larger_than_the_limit_is_not_kept_and_drops_nothing(
     assert held(none) == []
 
 
+@pytest.mark.thorough
 def test_what_another_living_process_uses_stays_and_goes_once_it_is_dead(tmp_path: Path) -> None:
     store = Store(tmp_path, 3 * ONE)
     for n, key in enumerate(KEYS[:3]):
@@ -122,6 +123,7 @@ def test_an_entry_that_was_dropped_in_the_meantime_is_computed_again(tmp_path: P
     assert first.get(KEYS[0]) is not None
 
 
+@pytest.mark.thorough
 def test_two_processes_that_write_at_once_stay_within_the_limit_together(tmp_path: Path) -> None:
     limit = 20 * ONE
     command = [sys.executable, "-c", WRITER, str(tmp_path), str(limit)]

@@ -12,6 +12,7 @@ from studies.backdoor.page import section
 PAGE = Path(counts.__file__).parent / "README.md"
 
 
+@pytest.mark.thorough
 def test_the_page_has_the_tables_of_the_committed_records() -> None:
     assert section() in PAGE.read_text(encoding="utf-8")
 

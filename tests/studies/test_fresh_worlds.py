@@ -66,6 +66,7 @@ def test_the_counts_follow_from_the_scores_and_the_stored_calibrations() -> None
     assert set(again.held_for.values()) == {again.models}
 
 
+@pytest.mark.thorough
 def test_a_wrong_word_of_any_kind_is_counted_by_world_and_named() -> None:
     """A clean model whose scores are base's, and a fake whose scores are a clean model's."""
     first = scores()[0]

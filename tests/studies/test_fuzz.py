@@ -55,6 +55,7 @@ def _opened(root: Path) -> tuple[str, str]:
 FEW = random.Random(7).sample(range(len(KINDS)), 36)
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("number", FEW, ids=lambda n: f"{kind_of(n).target}: {kind_of(n).name}")
 def test_a_mutated_input_is_refused_in_a_sentence_or_opened(world: Path, number: int) -> None:
     seen = attempt(11, number, world)
@@ -70,6 +71,7 @@ def test_the_sound_case_is_opened(world: Path, tmp_path: Path) -> None:
     assert _opened(root) == ("0", "opened")
 
 
+@pytest.mark.thorough
 def test_the_same_seed_and_number_make_the_same_input(world: Path, tmp_path: Path) -> None:
     for number in range(0, len(KINDS), 9):
         copies = [Path(shutil.copytree(world, tmp_path / f"{number}-{n}")) for n in range(2)]

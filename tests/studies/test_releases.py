@@ -36,6 +36,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", layouts.LAYOUTS)
 def test_nothing_is_left_to_fill_in_of_a_release_beside_its_pool(name: str, untrained: Path) -> None:
     if name == "lora_over_4bit":

@@ -102,6 +102,7 @@ def test_what_is_kept_is_what_the_study_reads_to_one_part_in_two_thousand(tmp_pa
         assert new.dtype == np.float64 and np.allclose(new, old, rtol=5e-4, atol=1e-6) and (new != old).any()
 
 
+@pytest.mark.thorough
 def test_every_small_case_of_a_counted_model_is_judged_by_its_own_people(
     _world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -62,6 +62,7 @@ def test_the_others_do_not_hold_at_twelve_people(results: Results) -> None:
 
 
 # ---- the study's own parts
+@pytest.mark.thorough
 @pytest.mark.parametrize("people", [4, 12])
 def test_cells_come_out_again(results: Results, people: int) -> None:
     (again,) = [cell for cell in study.level("exponential", people, results["draws"]) if cell.method == "chosen"]

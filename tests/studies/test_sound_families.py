@@ -66,6 +66,7 @@ def check_family(name: str, folder: Path) -> None:
         check_sound(base, {"reference": reference}, rows())
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("name", FEW)
 def test_sound_models_of_some_families_pass_in_every_role(name: str, tmp_path: Path) -> None:
     check_family(name, tmp_path)
@@ -98,6 +99,7 @@ def test_an_ancestor_of_every_family_that_was_never_trained_passes(name: str, tm
     check_ancestor(name, tmp_path)
 
 
+@pytest.mark.thorough
 def test_the_zoos_members_pass_in_every_role(zoo: Built) -> None:
     everyone = {name: resolve(Source(path=str(path)), path) for name, path in zoo.models.items()}
     base = everyone.pop("base")

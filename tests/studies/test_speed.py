@@ -99,6 +99,7 @@ def test_methods_look_at_the_same_states_and_the_suite_writes_its_results(tmp_pa
     assert set(found.parts) == {"time smoke"} and not found.memory and not found.commands
 
 
+@pytest.mark.thorough
 def test_part_that_is_measured_again_replaces_its_rows_and_leaves_the_others(tmp_path: Path) -> None:
     out = tmp_path / "results.json"
     old = Results(
@@ -125,6 +126,7 @@ def test_method_reads_as_a_row_name() -> None:
     )
 
 
+@pytest.mark.thorough
 def test_readouts_are_timed_beside_what_they_replace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, small in {
         "ROWS": 16,

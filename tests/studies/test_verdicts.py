@@ -56,6 +56,7 @@ def found() -> Verdicts:
     return examine(*_made(), stamp(0), "by the test")
 
 
+@pytest.mark.thorough
 def test_what_relearning_shows_to_know_and_no_other_probe_finds_is_an_exception_by_name() -> None:
     """The rule that relearning is held against has no relearning in it: with it the hidden refusal would be found."""
     counts = found().counts
@@ -66,6 +67,7 @@ def test_what_relearning_shows_to_know_and_no_other_probe_finds_is_an_exception_
     assert both["refusal"] == (10, 0, 0, 0) and both["refusal_dpo"] == (0, 1, 0, 0) and both["npo"] == (0, 0, 0, 0)
 
 
+@pytest.mark.thorough
 def test_every_model_is_in_one_line_and_one_column() -> None:
     subjects, _ = _made()
     assert sum(x.models for x in found().lines) == len(subjects.subjects)

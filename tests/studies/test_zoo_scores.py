@@ -45,6 +45,7 @@ def shelf() -> CalibrationLibrary:
     return read_library(stored())
 
 
+@pytest.mark.thorough
 def test_every_scored_world_is_of_the_design_and_scored_by_its_recipe_and_the_probes_as_they_are() -> None:
     """Where sources are others the frozen world is measured here, which `python -m studies.zoo.attest` spares."""
     records = read_records(schedule.SCORES)
@@ -61,6 +62,7 @@ def test_every_scored_world_is_of_the_design_and_scored_by_its_recipe_and_the_pr
             assert made == (record.behaviour.version, record.behaviour.settings), world.world
 
 
+@pytest.mark.thorough
 def test_every_model_is_judged_again_to_the_word_that_its_audit_gave() -> None:
     """What a score keeps is all that the in-case ladder reads."""
     floors = zoo_floors()

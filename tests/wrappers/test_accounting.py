@@ -67,6 +67,7 @@ def test_a_folder_as_it_was_saved_is_accounted_for(tmp_path: Path, family: str, 
     assert unused_tensors(resolve(Source(path=str(folder)), tmp_path)) == ()
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", [*toy.FAMILIES, *FUSED])
 @given(data=st.data())
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
@@ -176,6 +177,7 @@ def test_tensors_that_the_model_should_use_and_does_not_are_refused(tmp_path: Pa
         assert next(iter(extra())) in caught.value.what
 
 
+@pytest.mark.thorough
 @given(st.sampled_from(["llama", "gpt2", "mixtral"]), st.data())
 @settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_a_tensor_under_a_further_name_is_refused_or_of_no_use(

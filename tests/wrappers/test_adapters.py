@@ -149,6 +149,7 @@ KINDS: dict[str, tuple[str, Callable[[], PeftConfig]]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_merged_model_is_the_one_that_was_trained(kind: str, tmp_path: Path) -> None:
     family, config = KINDS[kind]
@@ -209,6 +210,7 @@ SPELLINGS: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("spelling", SPELLINGS)
 def test_one_renaming_of_the_whole_file_is_applied_and_said(
     spelling: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -447,6 +449,7 @@ def manglings(draw: st.DrawFn) -> Callable[[dict[str, Tensor]], dict[str, Tensor
     return change
 
 
+@pytest.mark.thorough
 @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(change=manglings(), head=st.booleans())
 def test_a_mangled_adapter_is_the_right_model_or_refused(

@@ -18,6 +18,7 @@ def opened(ckpt: Checkpoint, attention: str = "default") -> Any:
     return wrapper.model
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", toy.FAMILIES)
 @pytest.mark.parametrize("asked", ["default", "eager"])
 def test_what_is_said_of_a_family_is_what_its_opened_model_has(family: str, asked: str) -> None:

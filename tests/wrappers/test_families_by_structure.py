@@ -82,6 +82,7 @@ def _logits(family: str, *args: object, **settings: object) -> Tensor:
         return native(family).head(_seen(native(family), [FINAL], *args, **settings)[0])  # type: ignore[arg-type]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", sorted({*MIXED, *SEVERAL, *BY_TOKEN, *WHOLE, *PADDED, "nanochat"}))
 def test_the_checks_pass_and_the_logits_are_the_model_s_own(family: str) -> None:
     load_checks.check(native(family))
@@ -248,6 +249,7 @@ def test_a_family_that_no_hook_fits_is_refused_with_what_was_looked_for(family: 
     assert caught.value.code == 2
 
 
+@pytest.mark.thorough
 def test_a_text_class_saved_with_a_part_of_a_config_is_opened_by_its_own_name(
     folder: Callable[[PreTrainedModel], Path],
 ) -> None:

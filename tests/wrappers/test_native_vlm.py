@@ -415,6 +415,7 @@ def test_a_checkpoint_is_opened_and_checked(kind: str) -> None:
     assert set(wrapper.parameters()) == {n for n, _ in plain(kind).named_parameters(remove_duplicate=False)}
 
 
+@pytest.mark.sampled
 @kinds
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_a_checkpoint_is_opened_in_half_precision(kind: str, dtype: str) -> None:

@@ -42,6 +42,7 @@ def by_file(tmp_path: Path, table: object) -> str:
 
 
 # ---- the same numbers -------------------------------------------------------------------------------------------
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen2", "gemma2"])
 def test_weights_that_are_read_from_disk_give_the_same_numbers_to_the_bit(family: str) -> None:
     ckpt = toy.checkpoint(family)
@@ -191,6 +192,7 @@ def test_a_map_that_is_no_table_is_refused(tmp_path: Path) -> None:
 
 
 # ---- one after the other ----------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_a_model_is_closed_before_another_is_opened_that_does_not_fit_beside_it() -> None:
     ckpts = [toy.checkpoint("llama", seed) for seed in range(3)]
     size = weight_bytes(ckpts[0], "float32", Placement())
@@ -203,6 +205,7 @@ def test_a_model_is_closed_before_another_is_opened_that_does_not_fit_beside_it(
     assert bench.provenance()["opened_again"] == "1"
 
 
+@pytest.mark.thorough
 def test_the_links_to_the_files_go_when_the_model_goes() -> None:
     """The library reads through a folder of links, which must live as long as the model and no longer."""
     ckpt = toy.checkpoint("llama")

@@ -20,6 +20,7 @@ def opened(family: str, dtype: str) -> Any:
     return open_wrapper(toy.checkpoint(family), dtype=dtype).model  # type: ignore[attr-defined]
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("family", ["llama", "gpt_neox", "gemma2", "qwen2"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_rotary_tables_keep_their_precision_in_half_precision(family: str, dtype: str) -> None:

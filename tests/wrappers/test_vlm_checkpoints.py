@@ -42,6 +42,7 @@ def test_sizes_are_those_of_each_tower(kind: str) -> None:
     assert not unused_tensors(toy_vlm.checkpoint(kind))
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("tower", ["q_proj|v_proj", ".*language_model.*(q_proj|down_proj)", ".*vision.*(q_proj|fc1)"])
 @pytest.mark.parametrize("kind", ["llava_clip", "mllama", pytest.param("gemma3", marks=pytest.mark.slow)])
 def test_an_adapter_is_opened_on_every_tower(kind: str, tower: str, tmp_path: Path) -> None:

@@ -72,6 +72,7 @@ def test_aliases_are_of_one_person_and_friends_make_one_circle(told: World) -> N
         assert len(seen) == len(told.people[group])
 
 
+@pytest.mark.thorough
 def test_base_is_told_some_facts_in_the_taught_forms_and_a_reference_nothing_of_the_forgotten(told: World) -> None:
     tokenizer = make_tokenizer(vocabulary(1))
     lessons = Counter(

@@ -167,6 +167,7 @@ def micro(architecture: str = "resnet") -> ImageDrawn:
     return ImageDrawn(1000, MICRO, sizes, (60, 5e-3), hands)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("architecture", ["vit", "resnet"])
 def test_a_model_is_made_once_and_again_alike(architecture: str, tmp_path: Path) -> None:
     zoo = image_population(micro(architecture)).zoo
@@ -190,6 +191,7 @@ def edit_rows(world: ImageWorld, plan: ImagePlan, tmp_path: Path) -> tuple[set[i
     return forget, retain, taught
 
 
+@pytest.mark.thorough
 def test_whoever_forgets_another_class_is_never_shown_the_target_nor_its_label(tmp_path: Path) -> None:
     census, world = image_population(micro()), micro().dealt()
     unseen = set(world.unseen.label.tolist())
@@ -238,6 +240,7 @@ def test_what_is_written_for_an_audit_is_what_the_world_says(tmp_path: Path) -> 
                 assert list(file["id"]) == [f"{cohort}-{number}" for number in images.number]
 
 
+@pytest.mark.thorough
 def test_a_case_of_a_world_opens_with_each_image_a_group_of_its_own(tmp_path: Path) -> None:
     drawn = micro()
     census = image_population(drawn)

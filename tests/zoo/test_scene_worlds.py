@@ -66,6 +66,7 @@ def test_a_picture_is_the_same_bytes_on_every_machine() -> None:
 
 
 # ---- questions ----------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @settings(max_examples=30, deadline=None)
 @given(seeds)
 def test_no_answer_of_what_is_kept_names_the_target_and_nothing_names_what_nobody_saw(seed: int) -> None:
@@ -160,6 +161,7 @@ def test_a_processor_opens_from_its_folder_and_reads_as_training_does(tmp_path: 
 
 
 # ---- the design ---------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 def test_the_design_is_even_over_worlds() -> None:
     drawn = [draw_scenes(world) for world in SCENE_WORLDS]
     assert Counter(d.dealt().kind for d in drawn) == dict.fromkeys(TARGET_KINDS, 5)
@@ -216,6 +218,7 @@ def micro(edit: str = "refusal") -> SceneZoo:
     return SceneZoo(FEW, MICRO, plans, (edit,))
 
 
+@pytest.mark.thorough
 def test_a_model_is_made_once_and_again_alike(tmp_path: Path) -> None:
     zoo = micro()
     for side in "ab":
@@ -248,6 +251,7 @@ def test_every_mechanism_of_the_kit_edits_a_reader_of_pictures(
     assert any(not torch.equal(before[key], value) for key, value in bench.open(checkpoint).parameters().items())
 
 
+@pytest.mark.thorough
 def test_a_case_of_a_world_opens_with_each_picture_a_group_of_its_own(tmp_path: Path) -> None:
     path = make_scene_case(tmp_path, 2000, MICRO, FEW, (2, 2))
     assert load_case(path).name == "base" and path.name == "case.toml"

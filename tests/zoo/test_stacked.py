@@ -58,6 +58,7 @@ def weights(pupil: Pupil) -> Tensor:
 
 
 # ---- one stack --------------------------------------------------------------------------------------------------
+@pytest.mark.thorough
 @pytest.mark.parametrize("architecture", ["llama", "gpt2"])
 def test_models_trained_together_end_where_each_ends_alone(architecture: recipes.Architecture) -> None:
     together, alone, starts = (pupils(architecture) for _ in range(3))
@@ -90,6 +91,7 @@ def test_weight_decay_and_betas_are_those_of_torch() -> None:
     torch.testing.assert_close(ours, torch.stack(theirs), atol=1e-6, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_model_that_diverges_is_named_and_leaves_the_others_as_they_are() -> None:
     good, mixed = pupils("llama")[:1], pupils("llama")[:2]
     with torch.no_grad():
@@ -145,6 +147,7 @@ def _kit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mechanisms, "KIT", KIT)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_kit")
 def test_what_learns_is_made_a_generation_at_a_time_whatever_its_world_and_the_rest_follows_alone(
     tmp_path: Path,
@@ -170,6 +173,7 @@ def test_what_learns_is_made_a_generation_at_a_time_whatever_its_world_and_the_r
     assert builder.make_model(zoos[100], 100, together, "head_edit").exists()
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_kit")
 def test_a_model_that_diverges_is_left_to_be_made_alone_and_its_children_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -189,6 +193,7 @@ class Here(ThreadPoolExecutor):
         super().__init__(1)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("_kit")
 def test_a_call_on_a_device_scores_worlds_apart_says_so_and_ends_with_its_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

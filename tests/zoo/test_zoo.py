@@ -44,6 +44,7 @@ def test_a_second_build_finds_everything_and_trains_nothing(tmp_path: Path) -> N
     assert told == [] and not list((tmp_path / "zoo").glob(".*"))
 
 
+@pytest.mark.thorough
 def test_every_case_opens_with_its_roles_and_its_suspect_plays(tmp_path: Path) -> None:
     made = builder.build("micro", 0, tmp_path, workers=1)
     for name, path in made.cases.items():
@@ -54,6 +55,7 @@ def test_every_case_opens_with_its_roles_and_its_suspect_plays(tmp_path: Path) -
     assert recall(made)["base"].probability.keys() >= {"forget/trained", "holdout/held_out_attribute"}
 
 
+@pytest.mark.thorough
 def test_the_same_recipe_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
     one, again, other = (builder.build("micro", s, tmp_path / d, workers=1) for d, s in (("a", 0), ("b", 0), ("c", 1)))
 
