@@ -10,14 +10,12 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from audit.probing import LOGITS, Bench, Checkpoint, Cohort, Item, OpenCase, PersonRows, Read, Rows, Site, Texts
+from audit.probing import Bench, Checkpoint, Cohort, Item, OpenCase, PersonRows, Read, Rows, Site, Texts
 from probes._profiles import after
 
 COHORTS: tuple[Cohort, ...] = ("forget", "retain", "holdout")
 MANY_CLASSES = 8
 """So many classes (of even size) are too many for a cohort to tell them."""
-MOST_LOGITS = 1 << 24
-"""Logits of so many rows times outputs are read; beyond it they are left out."""
 
 
 class Answering(NamedTuple):
@@ -80,21 +78,20 @@ def _some_groups(group: Int[ndarray, " row"], most: int, seed: int) -> ndarray:
 
 
 class States(NamedTuple):
-    """One model's states of one cohort's rows: after every block, then what the head reads; and its logits."""
+    """One model's states of one cohort's rows: after every block, then what the head reads; and its logits of some
+    tokens."""
 
     layers: tuple[Float[Tensor, "row _"], ...]
-    logits: Float[Tensor, "row output"] | None
+    logits: Float[Tensor, "row token"]
 
 
-def states(bench: Bench, model: Checkpoint, rows: Rows, blocks: int) -> States:
+def states(bench: Bench, model: Checkpoint, rows: Rows, blocks: int, tokens: Sequence[int]) -> States:
     """One pass reads all of them."""
-    outputs = bench.open(model).vocab_size
-    reads = [Read(site=site, at="key") for site in (*(after(n) for n in range(blocks)), Site(part="final_in"))]
-    if len(rows) * outputs <= MOST_LOGITS:
-        reads.append(Read(site=LOGITS, at="key"))
+    sites = (*(after(n) for n in range(blocks)), Site(part="final_in"))
+    reads = [Read(site=site, at="key") for site in sites]
     read = bench.run(model, rows, tuple(reads))
-    layers = [read[r].flatten(1).double() for r in reads]
-    return States(tuple(layers[: blocks + 1]), layers[-1] if len(layers) > blocks + 1 else None)
+    logits = bench.token_logits(model, read[reads[-1]], torch.tensor(tokens, dtype=torch.long))
+    return States(tuple(read[r].flatten(1).double() for r in reads), logits.double())
 
 
 # ---- classes ----------------------------------------------------------------------------------------------------

@@ -50,14 +50,9 @@ class Answers(NamedTuple):
         sites = range(len(read["forget"].layers))
         return [self.classes.gathered({c: part.layers[site] for c, part in read.items()}) for site in sites]
 
-    def logits(self, name: str) -> Float[Tensor, "row class"] | None:
-        """A model's logits of the classes' first tokens; None where they were not read."""
-        columns, chosen = sorted(set(self.classes.tokens)), dict[Cohort, Tensor]()
-        for cohort, part in self.states[name].items():
-            if part.logits is None:
-                return None
-            chosen[cohort] = part.logits[:, columns]
-        return self.classes.gathered(chosen)
+    def logits(self, name: str) -> Float[Tensor, "row class"]:
+        """A model's logits of the classes' first tokens."""
+        return self.classes.gathered({cohort: part.logits for cohort, part in self.states[name].items()})
 
     def sheet(self, cohort: Cohort) -> PersonRows | None:
         """A cohort's rows that have classes, as tables and people's means take them."""
@@ -101,13 +96,11 @@ def right_by_neighbours(x: Float[Tensor, "row d"], of: Task) -> Float[ndarray, "
 
 
 def recognised(answers: Answers, name: str, of: Task, kappa: float) -> dict[str, Float[ndarray, "row 1"]]:
-    """Which rows' classes are found from a model's states that its head reads, by neighbours and by ridge, and from its
-    logits where these were read."""
+    """Which rows' classes are found from a model's states that its head reads, and from its logits of the classes, by
+    neighbours and by ridge."""
     final, logits = answers.layers(name)[-1], answers.logits(name)
-    ways = {"neighbours": right_by_neighbours(final, of), "ridge": right_by_ridge(final, of, kappa)}
-    if logits is None:
-        return ways
-    return ways | {
+    return {
+        "neighbours": right_by_neighbours(final, of), "ridge": right_by_ridge(final, of, kappa),
         "neighbours_logits": right_by_neighbours(logits, of), "ridge_logits": right_by_ridge(logits, of, kappa),
     }  # fmt: skip
 

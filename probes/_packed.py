@@ -1,7 +1,7 @@
 """Log-probabilities of content tokens of many rows, each input read once.
 
 Rows that differ in their last content token alone (the options of a choice, other people's values in one answer) have
-the same input up to there: one of them goes forward, and all their tokens are read off its logits. All others go
+the same input up to there: one of them goes forward, and all their tokens are read off its last states. All others go
 forward as they are, cut off after their last content token. Both kinds are sorted by length into batches.
 """
 
@@ -17,9 +17,7 @@ from torch import Tensor
 
 from audit.probing import KEY_LOGPROB, Bench, Checkpoint, Read, Rows, Site, row_means
 
-LOGITS: Final = Read(site=Site(part="logits"), at="key")
-TOKENS_AT_ONCE: Final = 256
-"""The logits of so many tokens are held at a time."""
+FINAL: Final = Read(site=Site(part="final_in"), at="key")
 
 
 class RowLogprob(NamedTuple):
@@ -65,16 +63,16 @@ def packed_logprob(bench: Bench, checkpoint: Checkpoint, rows: Rows) -> RowLogpr
 
 
 def _of_shared(bench: Bench, checkpoint: Checkpoint, rows: Rows, groups: list[list[int]]) -> Float[ndarray, " member"]:
-    """Means of all members, group after group; the logits of so many groups at a time as may be held."""
-    most = max(1, TOKENS_AT_ONCE // int(rows.key.sum(1).max()))
-    means: list[Tensor] = []
+    """Means of all members, group after group."""
+    first = rows.take(torch.tensor([group[0] for group in groups]))
     with bench.without_store():
-        for at in range(0, len(groups), most):
-            part = groups[at : at + most]
-            first = rows.take(torch.tensor([group[0] for group in part]))
-            logprob = bench.run(checkpoint, first, (LOGITS,))[LOGITS].float().log_softmax(-1)
-            row, place = first.targets("key")
-            for n, group in enumerate(part):
-                mine = row == n
-                means.append(logprob[mine].gather(1, rows.ids[group][:, place[mine]].T).double().mean(0))
-    return torch.cat(means).numpy()
+        states = bench.run(checkpoint, first, (FINAL,))[FINAL]
+    row, place = first.targets("key")
+    counts = torch.bincount(row, minlength=len(groups)).tolist()
+    entries, tokens, members = list[Tensor](), list[Tensor](), list[int]()
+    for group, mine, places in zip(groups, torch.arange(len(row)).split(counts), place.split(counts), strict=True):
+        entries.append(mine.repeat(len(group)))
+        tokens.append(rows.ids[group][:, places].flatten())
+        members += [len(mine)] * len(group)
+    logprob = bench.token_logprobs(checkpoint, states, torch.cat(entries), torch.cat(tokens))
+    return torch.stack([each.double().mean() for each in logprob.split(members)]).numpy()

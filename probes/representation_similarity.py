@@ -71,7 +71,6 @@ NEIGHBOURLY = (
     "neighbours: 5 nearest by cosine; ridge: closed form; both from items of other groups, retained items among them; "
     "gap_..._base is what base differs from the reference by"
 )
-NO_LOGITS = "logits are left out: too many outputs for so many items"
 UNANCHORED = "needs a model that never knew, or holdout people"
 DECIDED = (
     "Listed and not judged: a few classes were forgotten that no retained item has. How much can be read of a class "
@@ -150,12 +149,14 @@ class RepresentationSimilarity(Probe):
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """Placement, transfer, and the redundant part."""
         cast, cohorts, blocks = case_models_of(case), self._cohorts(case), n_blocks(case)
+        by_class = classes(cohorts, self.least_groups)
+        tokens = sorted(set(by_class.tokens))
         read: dict[str, dict[Cohort, States]] = {
-            name: {cohort: states(bench, model, part.rows, blocks) for cohort, part in cohorts.items()}
+            name: {cohort: states(bench, model, part.rows, blocks, tokens) for cohort, part in cohorts.items()}
             for name, model in cast.by_name().items()
         }
         placement = placed(aligned_models(read, cohorts), cast, case.case.seed)
-        answers = Answers(cohorts, classes(cohorts, self.least_groups), read)
+        answers = Answers(cohorts, by_class, read)
         if len(answers.classes.tokens) < 2 or not answers.classes.of("forget").any():
             reason, n = NO_CLASSES.format(least=self.least_groups), Count(scored=0, unscored=answers.unscored("forget"))
             return (placement, *(blank(naming, reason, n, 0, case.case.seed) for naming in (TRANSFER, SHARED)))
@@ -227,7 +228,7 @@ class RepresentationSimilarity(Probe):
         filled = blank(TRANSFER, NO_NULL, _counted(scored, answers), len(scored.groups), seed).model_copy(
             update={
                 "items": item_table(case, "representation_similarity_transfer", sheet, own, roles),
-                "notes": (NEIGHBOURLY, *(() if "ridge_logits" in ways else (NO_LOGITS,))),
+                "notes": (NEIGHBOURLY,),
                 "p": LISTED, "p_below": LISTED, "null": LISTED, "positive_control": LISTED, "floor": LISTED,
             }
         )  # fmt: skip

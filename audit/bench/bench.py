@@ -314,6 +314,23 @@ class Bench:
         parts = ("insertions", self.pool.key(ckpt), rows.hash, [ids.tolist() for ids in strings], at.tolist())
         return self.cached(parts, lambda: {"mean": insertions.means(self, ckpt, rows, strings, at)})["mean"]
 
+    def token_logits(
+        self, ckpt: Checkpoint, states: Float[Tensor, "state d"], tokens: Int[Tensor, " token"]
+    ) -> Float[Tensor, "state token"]:
+        """Logits of some tokens alone after states read at ``final_in``; see :mod:`audit.bench.given_tokens`."""
+        from audit.bench import given_tokens
+
+        return given_tokens.logits(self.pool.loaded(ckpt), states, tokens)
+
+    def token_logprobs(
+        self, ckpt: Checkpoint, states: Float[Tensor, "state d"], entry: Int[Tensor, " pair"],
+        token: Int[Tensor, " pair"],
+    ) -> Float[Tensor, " pair"]:  # fmt: skip
+        """Log-probability (nats) of each ``token`` after the state number ``entry`` of those read at ``final_in``."""
+        from audit.bench import given_tokens
+
+        return given_tokens.logprobs(self.pool.loaded(ckpt), states, entry, token)
+
     def generate(self, ckpt: Checkpoint, rows: Rows, max_new_tokens: int) -> list[list[int]]:
         """Greedy continuations of each row's real tokens, in input order; see :mod:`audit.bench.generation`."""
         from audit.bench import generation

@@ -14,7 +14,7 @@ from audit.bench.batching import batches, halving
 from audit.bench.layout import Geometry, Targets
 from audit.bench.passes import Job, LoadedModel, entering
 from audit.bench.reads.readout import FINAL
-from audit.bench.reads.scores import biased
+from audit.bench.reads.vocabulary_sweep import most_likely
 from audit.case import Rows
 from audit.schema import Checkpoint
 from audit.wrappers import Batch, Tap, Wrapper
@@ -70,7 +70,7 @@ def _batch(
     first = lengths.clone()
     for _ in range(most):
         state = following(ids[:, : int(lengths.max())], lengths)
-        token = sayable(wrapper, biased(wrapper.head(state), following.bias)).argmax(-1)
+        token = most_likely(wrapper, state, following.bias, wrapper.image_token)
         going &= ~torch.isin(token, ends)
         if not bool(going.any()):
             break

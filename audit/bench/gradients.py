@@ -17,7 +17,7 @@ from audit.bench.layout import Geometry, Targets
 from audit.bench.passes import Job, LoadedModel, Opener, entering, virtual_tokens_of
 from audit.bench.places import Places, places, row_positions
 from audit.bench.reads.readout import FINAL
-from audit.bench.reads.scores import biased
+from audit.bench.reads.vocabulary_sweep import biased
 from audit.bench.results import Forward, Grads, RowObjective
 from audit.schema import AuditError, Site
 from audit.wrappers import PIXELS, Tap, Wrapper

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from audit.bench.batching import batches
 from audit.bench.passes import LoadedModel
-from audit.bench.reads.scores import scored
+from audit.bench.reads.vocabulary_sweep import swept
 from audit.case import Rows, row_mean, row_means, with_tokens
 from audit.schema import Checkpoint, Read, Site
 from audit.wrappers import KeyValues, NativeWrapper, first_part, reads_key_values, states_after
@@ -170,7 +170,7 @@ class _Task(NamedTuple):
         states, _ = states_after(self.wrapper.model, past, ids.to(device))
         pair, place = key.nonzero(as_tuple=True)
         read = states[pair.to(device), place.to(device) - 1]
-        logprob = scored(self.wrapper, read, ids[pair, place].to(device), None)[0]
+        logprob = swept(self.wrapper, read, ids[pair, place].to(device), None, ("logprob",))["logprob"]
         means = row_mean(logprob.double().cpu(), pair, len(ends))
         results[same[pairs.string], pairs.row] = means
         return int((column < ends[:, None]).sum())

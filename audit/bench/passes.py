@@ -56,7 +56,7 @@ def check_numbers(ckpt: Checkpoint, reads: Mapping[Read, Tensor]) -> None:
     """AuditError (code 3) where scores of a model's outputs are no numbers. Minus infinity is one: a filter may forbid
     a word."""
     for read, values in reads.items():
-        if read.site.part == "logits" and read.reduce == "logprob":
+        if read.site.part == "logits" and read.reduce in ("logprob", "entropy"):
             wrong = int((values.isnan() | (values == torch.inf)).sum())
             if wrong:
                 raise AuditError(
@@ -130,7 +130,7 @@ def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> 
         site = job.start.site
         tower = site.tower or wrapper.head_tower
         resume = Resume(site.block or 0, state.to(wrapper.device, wrapper.dtype), tower)
-    return Entering(taps, resume, _bias_of(writes, wrapper.device))
+    return Entering(taps, resume, bias_of(writes, wrapper.device))
 
 
 def _reached(site: Site, job: Job, head: TowerName) -> bool:
@@ -149,7 +149,7 @@ def virtual_tokens_of(writes: Sequence[Write]) -> VirtualTokens | None:
     return given[0] if given else None
 
 
-def _bias_of(writes: Sequence[Write], device: torch.device) -> Tensor | None:
+def bias_of(writes: Sequence[Write], device: torch.device) -> Tensor | None:
     """The sum of all that is added to the logits, in float32 on the device; None without any."""
     shifts = [shift for shift in (write.logit_shift() for write in writes) if shift is not None]
     return torch.stack([shift.to(device, torch.float32) for shift in shifts]).sum(0) if shifts else None

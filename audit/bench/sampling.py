@@ -14,7 +14,7 @@ from torch import Tensor
 from audit.bench.generation import ends_of, next_states, sayable
 from audit.bench.layout import Targets
 from audit.bench.passes import LoadedModel
-from audit.bench.reads.scores import biased
+from audit.bench.reads.vocabulary_sweep import biased, rows_at_once
 from audit.case import Rows
 from audit.schema import AuditError
 from audit.wrappers import NativeWrapper, first_part, reads_key_values, states_after
@@ -69,10 +69,14 @@ def _continued(stepper: "_Again | _Kept", uniform: Float[Tensor, "n step"], temp
     tokens = torch.zeros(len(uniform), steps, dtype=torch.long)
     lengths = torch.full((len(uniform),), steps)
     for step in range(steps):
-        logits = sayable(wrapper, biased(wrapper.head(stepper.states(tokens[:, :step])), stepper.bias))
-        share = (logits.double() / temperature).softmax(-1).cumsum(-1).cpu()
-        place = torch.searchsorted(share, uniform[:, step, None].double() * share[:, -1:], right=True)
-        tokens[:, step] = place[:, 0].clamp_max(share.shape[1] - 1)
+        states, size = stepper.states(tokens[:, :step]), rows_at_once(wrapper)
+        for part, numbers, next_ones in zip(
+            *(x.split(size) for x in (states, uniform[:, step], tokens[:, step])), strict=True
+        ):
+            logits = sayable(wrapper, biased(wrapper.head(part), stepper.bias))
+            share = (logits.double() / temperature).softmax(-1).cumsum(-1).cpu()
+            place = torch.searchsorted(share, numbers[:, None].double() * share[:, -1:], right=True)
+            next_ones.copy_(place[:, 0].clamp_max(share.shape[1] - 1))
         lengths = torch.where(torch.isin(tokens[:, step], ends) & (lengths == steps), step, lengths)
         if bool((lengths <= step).all()):
             break

@@ -1,7 +1,6 @@
 """What base's outputs say of every item before unlearning: loss, lengths, entropy, margin, extraction strength."""
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
@@ -11,34 +10,26 @@ from audit.case import Rows, row_means
 from audit.schema import Checkpoint, Read, Site
 
 LOGITS = Site(part="logits")
-_KEY = Read(site=LOGITS, at="key")
+_KEY = Read(site=LOGITS, at="key", reduce="logprob")
+_ENTROPY = Read(site=LOGITS, at="key", reduce="entropy")
+_MARGIN = Read(site=LOGITS, at="key", reduce="margin")
 _ANSWER = Read(site=LOGITS, at="answer", reduce="logprob")
 _RANK = Read(site=LOGITS, at="answer", reduce="rank")
-_ROWS_AT_ONCE = 64
 
 
 def outputs(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[str, Float[ndarray, " row"]]:
     """Per row: loss and answer_loss (nats), answer_tokens, question_tokens, entropy (nats), margin (logits),
     extraction (share of the answer after the last token that is not the most probable one)."""
-    parts = [_outputs_of(bench, ckpt, rows.take(index)) for index in torch.arange(len(rows)).split(_ROWS_AT_ONCE)]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def _outputs_of(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[str, Float[ndarray, " row"]]:
-    reads = bench.run(ckpt, rows, (_KEY, _ANSWER, _RANK))
-    (row, at), (key_row, key_at) = rows.targets("answer"), rows.targets("key")
-    logits, target = reads[_KEY], rows.ids[key_row, key_at]
-    logprobs = logits.log_softmax(-1)
-    own = logits.gather(-1, target[:, None])[:, 0]
-    best = logits.scatter(-1, target[:, None], -torch.inf).amax(-1)
+    reads = bench.run(ckpt, rows, (_KEY, _ENTROPY, _MARGIN, _ANSWER, _RANK))
+    row, at = rows.targets("answer")
     lengths = (rows.answer_spans[:, 1] - rows.answer_spans[:, 0]).double().numpy()
     return {
-        "loss": row_means(-logprobs.gather(-1, target[:, None])[:, 0], rows),
+        "loss": row_means(-reads[_KEY], rows),
         "answer_loss": row_means(-reads[_ANSWER], rows, "answer"),
         "answer_tokens": lengths,
         "question_tokens": rows.answer_spans[:, 0].double().numpy(),
-        "entropy": row_means(-(logprobs.exp() * logprobs).sum(-1), rows),
-        "margin": row_means(own - best, rows),
+        "entropy": row_means(reads[_ENTROPY], rows),
+        "margin": row_means(reads[_MARGIN], rows),
         "extraction": _extraction(reads[_RANK], row, at - rows.answer_spans[row, 0], lengths),
     }
 

@@ -108,7 +108,7 @@ def head_rows(bench: Bench, ckpt: Checkpoint, rows: Rows) -> dict[int, Float[Ten
     eye = torch.eye(d, device=wrapper.device, dtype=wrapper.dtype)
     chosen = tokens.to(wrapper.device)
     with torch.inference_mode():
-        nothing = wrapper.head(torch.zeros_like(eye[:1]))[:, chosen]
-        columns = [wrapper.head(units)[:, chosen] - nothing for units in eye.split(_HEAD_AT_ONCE)]
+        nothing = wrapper.head_part(torch.zeros_like(eye[:1]), chosen)
+        columns = [wrapper.head_part(units, chosen) - nothing for units in eye.split(_HEAD_AT_ONCE)]
     directions = torch.cat(columns).T.double().cpu()
     return dict(zip(tokens.tolist(), directions.clone().unbind(0), strict=True))

@@ -220,6 +220,18 @@ class Wrapper(ABC):
     def head(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
         """Logits of normed states, with the family's own soft cap, exactly as the model computes them."""
 
+    @property
+    def head_width(self) -> int | None:
+        """How many tokens the head scores, where :meth:`head_part` computes no more than it gives; None where the head
+        gives all logits or none."""
+        return None
+
+    def head_part(
+        self, states: Float[Tensor, "*batch d"], tokens: slice | Int[Tensor, " token"]
+    ) -> Float[Tensor, "*batch token"]:
+        """Logits of some tokens, in the order in which they are named."""
+        return self.head(states)[..., tokens]
+
     @abstractmethod
     def parameters(self) -> dict[str, Tensor]:
         """Parameters by their checkpoint names (the live tensors; ties appear under every name). Those of a model that

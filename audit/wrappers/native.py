@@ -10,6 +10,7 @@ right-padded rows never see padding under a causal mask (checked at load), and t
 import re
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -18,6 +19,7 @@ from transformers import PreTrainedModel
 
 from audit.schema import AbsentPartError, Op
 from audit.wrappers.anatomy import dissect
+from audit.wrappers.head_rows import HeadRows
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.hooks import shown_first
 from audit.wrappers.interface import Batch, text_tower
@@ -104,3 +106,16 @@ class NativeWrapper(HookedWrapper):
     def head(self, states: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch vocab"]:
         """Logits, by the model's own code after its blocks: its cap and scale come along."""
         return logits_of(self.model, states)
+
+    @cached_property
+    def _head_rows(self) -> HeadRows:
+        return HeadRows(self.model, self.d_model)
+
+    @property
+    def head_width(self) -> int | None:
+        return self._head_rows.width
+
+    def head_part(
+        self, states: Float[Tensor, "*batch d"], tokens: slice | Int[Tensor, " token"]
+    ) -> Float[Tensor, "*batch token"]:
+        return self._head_rows.logits(states, tokens)

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy import ndarray
+from torch import Tensor
 from transformers import LlamaForCausalLM
 
 from audit.bench import Bench
@@ -138,6 +139,9 @@ class Scored(Bench):
                 logits[n, words.convert_tokens_to_ids(word)] = logit
         scored = logits.log_softmax(-1).gather(1, rows.ids[row, at][:, None])[:, 0].double()
         return Pass(rows, {read: scored if read.reduce == "logprob" else logits for read in reads})
+
+    def token_logprobs(self, ckpt: Checkpoint, states: Tensor, entry: Tensor, token: Tensor) -> Tensor:
+        return states.log_softmax(-1)[entry, token]
 
 
 def test_a_model_that_always_takes_the_first_place_knows_nothing_in_a_choice(tmp_path: Path) -> None:

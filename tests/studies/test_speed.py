@@ -7,7 +7,7 @@ import pytest
 
 from audit.schema import Interval
 from studies.provenance import stamp
-from studies.speed import bounds, checks, commands, many_items, readouts, startup, sweep
+from studies.speed import bounds, checks, commands, many_items, readouts, startup, sweep, vocabulary
 from studies.speed.methods import Method, disagreement, methods
 from studies.speed.results import MemoryRow, Ratio, Results, TimingRow
 from studies.speed.study import Settings, run
@@ -199,6 +199,49 @@ def test_how_a_probe_grows_with_items_is_taken_within_repeats_and_said_in_a_sent
     found = many_items.Results(stamp=stamp(0), command="", before="x", rows=rows, grows=grows, share=share)
     assert "**2.50** times" in found.sentence and "**0.050** of it" in found.sentence
     assert "for 960 of the items" in found.sentence and "at most 690 MB (promised 700; 2500 before)" in found.sentence
+
+
+def scored(way: vocabulary.Way, cpu_s: tuple[float, ...], peak_mb: float = 500.0) -> vocabulary.WayRow:
+    held = (400.0,) * len(cpu_s)
+    return vocabulary.WayRow(way=str(way), cpu_s=cpu_s, peak_mb=(peak_mb,) * len(cpu_s), opened_mb=held)
+
+
+def test_reads_at_a_large_vocabulary_are_taken_over_the_cheaper_bare_passes_and_said_in_a_sentence() -> None:
+    few, many = vocabulary.BARE
+    rows = (
+        scored(few, (1.0, 2.0), 450.0), scored(many, (2.0, 4.0)), scored(vocabulary.READS, (1.2, 2.4), 460.0),
+        scored(vocabulary.READS_BEFORE, (6.0, 12.0), 800.0), scored(vocabulary.USUAL, (2.4, 4.8), 1400.0),
+        scored(vocabulary.BARE_LENS, (2.0, 4.0)), scored(vocabulary.LENS, (3.0, 6.0)),
+        scored(vocabulary.LENS_BEFORE, (6.0, 12.0)),
+    )  # fmt: skip
+    ratios = vocabulary.compared(rows, seed=0)
+    assert ratios["reads"].against == "bare-8" and ratios["reads"].median == pytest.approx(1.2)
+    assert ratios["before over bare"].median == pytest.approx(6.0) and ratios["lens"].median == pytest.approx(1.5)
+    found = vocabulary.Results(
+        stamp=stamp(0), command="", before="x", rows=rows, ratios=ratios, largest_difference=1e-6, ranks=1.0
+    )
+    assert "take **1.20** times what the bare passes take" in found.sentence
+    assert "holds at most 60 MB (400 before, 50 of the bare passes, 1000 of the usual way)" in found.sentence
+
+
+def test_what_the_page_says_of_reads_at_a_large_vocabulary_is_what_was_measured() -> None:
+    folder = Path(vocabulary.__file__).parent
+    if not (folder / "vocabulary.json").exists():
+        pytest.skip("reads at a large vocabulary have not been measured yet")
+    found = vocabulary.Results.model_validate_json((folder / "vocabulary.json").read_bytes())
+    assert found.sentence in (folder / "README.md").read_text(encoding="utf-8").replace("\n", " ")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("way", ["reads", "lens", "bare-8", "bare-lens-8", "usual-8"])
+def test_a_way_of_scoring_is_measured_by_a_process_of_its_own(
+    way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vocabulary, "VOCABULARY", 400)
+    monkeypatch.setattr(vocabulary, "ROWS", 6)
+    vocabulary.write_world(tmp_path, 0)
+    seen = vocabulary.spent(vocabulary.Way(vocabulary.TODAY, way), {vocabulary.TODAY: vocabulary.HERE}, tmp_path)
+    assert 0 < seen["cpu_s"] < 5 and 200 < seen["opened_mb"] <= seen["peak_mb"] < 1500
 
 
 def test_four_times_the_items_are_four_times_the_people_with_alternates_of_their_own() -> None:

@@ -24,7 +24,7 @@ from audit.bench.gradients import valued
 from audit.bench.layout import Geometry, Targets
 from audit.bench.passes import Job, LoadedModel, Opener, entering
 from audit.bench.reads.readout import FINAL
-from audit.bench.reads.scores import biased
+from audit.bench.reads.vocabulary_sweep import biased
 from audit.bench.results import Forward, RowObjective
 from audit.case import Rows
 from audit.schema import AuditError, Site

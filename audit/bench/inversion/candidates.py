@@ -21,7 +21,7 @@ from audit.bench.gradients import trainable_only, valued
 from audit.bench.layout import Geometry, Targets, VirtualTokens
 from audit.bench.passes import Entering, Job, LoadedModel, entering
 from audit.bench.reads.readout import FINAL
-from audit.bench.reads.scores import biased
+from audit.bench.reads.vocabulary_sweep import biased
 from audit.bench.results import Forward, RowObjective
 from audit.case import Rows
 from audit.schema import Checkpoint, Positions

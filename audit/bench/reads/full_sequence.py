@@ -7,7 +7,8 @@ from torch import Tensor
 
 from audit.bench.layout import Geometry, Targets
 from audit.bench.reads.readout import Readout, of_head, tapped
-from audit.bench.reads.scores import biased, normal
+from audit.bench.reads.scores import normal
+from audit.bench.reads.vocabulary_sweep import biased, rows_at_once
 from audit.case import Rows
 from audit.schema import AuditError, Read
 from audit.wrappers import Tap, Wrapper
@@ -36,9 +37,12 @@ class SequenceRead(Readout):
             if site.part == "pattern":
                 state = state[..., : state.shape[-2]]  # a learned sink has a column after those of the tokens
             if site.part == "logits":
-                state = biased(wrapper.head(state), bias)
+                size = max(1, rows_at_once(wrapper) // state.shape[1])
+                state = torch.cat(
+                    [biased(wrapper.head(part), bias).to("cpu", torch.float32) for part in state.split(size)]
+                )
             if where.prefix is not None:
-                packed, real = state.flatten(0, 1)[where.flat("all")], where.mask
+                packed, real = state.flatten(0, 1)[where.flat("all").to(state.device)], where.mask.to(state.device)
                 state = state.new_zeros(where.n, width, *state.shape[2:])
                 state[real] = packed
             kept = self.kept[i]

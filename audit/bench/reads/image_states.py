@@ -8,7 +8,8 @@ from torch import Tensor
 from audit.bench.layout import Geometry, Targets
 from audit.bench.places import Places, places
 from audit.bench.reads.readout import Readout, of_head, tapped
-from audit.bench.reads.scores import biased, normal
+from audit.bench.reads.scores import normal
+from audit.bench.reads.vocabulary_sweep import biased
 from audit.case import Rows
 from audit.schema import Read
 from audit.wrappers import Tap, Wrapper

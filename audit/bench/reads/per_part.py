@@ -7,7 +7,8 @@ from torch import Tensor
 
 from audit.bench.layout import Geometry, Targets
 from audit.bench.reads.readout import Readout, of_head, tapped
-from audit.bench.reads.scores import biased, normal
+from audit.bench.reads.scores import normal
+from audit.bench.reads.vocabulary_sweep import biased, rows_at_once
 from audit.case import Rows
 from audit.schema import AuditError, Read
 from audit.wrappers import Tap, Wrapper
@@ -34,8 +35,11 @@ class PartRead(Readout):
         def visit(state: Tensor) -> None:
             state = of_head(state, read.site)
             if read.at == "mean":
-                full = biased(wrapper.head(state), bias) if logits else state
-                pooled = torch.einsum("rxp,rp...->r...", where.weights, full.float())
+                size = max(1, rows_at_once(wrapper) // state.shape[1]) if logits else len(state)
+                pooled = torch.cat([
+                    torch.einsum("rxp,rp...->r...", w, (biased(wrapper.head(s), bias) if logits else s).float())
+                    for w, s in zip(where.weights.split(size), state.split(size), strict=True)
+                ])  # fmt: skip
             else:
                 pooled = state.flatten(0, 1)[where.flat(read.at)]
                 pooled = biased(wrapper.head(pooled), bias) if logits else pooled

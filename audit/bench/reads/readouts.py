@@ -28,7 +28,7 @@ def readouts(rows: Rows, targets: Targets, reads: Sequence[Read], wrapper: Wrapp
         if read.reduce in ("norm", "received"):
             return "reduced", read.at, ""
         if read.reduce != "state":
-            return "scores", read.at, ""
+            return "scores", "", ""
         tower = wrapper.tower(read.site.tower)
         if not tower.by_token:
             return "image", read.at, ""

@@ -1,20 +1,25 @@
-"""Scores of the next token: log-probability or rank through the model's own final norm and head."""
+"""Scores of the next token through the model's own final norm and head: log-probability, rank, entropy, margin."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from audit.bench.layout import Geometry, Targets
-from audit.bench.places import places
+from audit.bench.places import Places, places
 from audit.bench.reads.readout import Readout, tapped
+from audit.bench.reads.vocabulary_sweep import Statistic, swept
 from audit.case import Rows
-from audit.schema import AuditError, Read, Site
+from audit.schema import AuditError, Positions, Read, Site
 from audit.wrappers import Tap, Wrapper
 
 SCORED = frozenset({"logits", "final_in", "resid_in", "resid_mid", "resid_out"})
-_LOGITS_AT_ONCE = 1 << 24
+_ORDER: tuple[Positions, ...] = ("answer", "key")
+"""Content lies in answers: what comes first holds the other, as a rule."""
+_LONGEST = 1 << 32
+"""No row has so many tokens."""
 
 
 def normal(*shape: int) -> Tensor:
@@ -24,71 +29,100 @@ def normal(*shape: int) -> Tensor:
 
 
 class Scores(Readout):
-    """Log-probability and rank of the next token, through the model's own norm and head, at the asked positions."""
+    """Statistics of the next token, through the model's own norm and head, at the asked positions. A position that is
+    asked for as the answer's and as its content's goes through the head once."""
 
     def __init__(self, rows: Rows, targets: Targets, reads: Sequence[Read]) -> None:
         super().__init__(rows, targets, reads)
-        self.kept = normal(len(reads), self.size(reads[0].at))
+        self.kept = [normal(self.size(read.at)) for read in reads]
 
     def taps(self, wrapper: Wrapper, where: Geometry, bias: Tensor | None) -> list[Tap]:
-        at = self.reads[0].at
-        place = self.place(where)
-        row, position, _ = where.targets.cut(at, where.index)
-        target = where.ids[row.to(where.device), position.to(where.device)]
-
-        def visitor(site: Site, wanted: list[int]) -> Callable[[Tensor], None]:
-            spots = places(where, wrapper, site)
-
-            def visit(state: Tensor) -> None:
-                states = spots.take(state, at)
-                if (wide := states.shape[-1]) != spots.tower.d_model:
-                    raise AuditError(
-                        f"{site} cannot be scored: it is {wide} wide, and the head reads {spots.tower.d_model}",
-                        "score at blocks of the width that the head reads",
-                    )
-                if site.part not in ("logits", "final_in"):
-                    states = wrapper.norm(states)
-                both = scored(wrapper, states, target, bias)
-                for i in wanted:
-                    kept = self.kept[i]
-                    kept[slice(None) if place is None else place] = both[self.reads[i].reduce == "rank"].cpu()
-
-            return visit
-
         by_site: dict[Site, list[int]] = {}
         for i, read in enumerate(self.reads):
             if read.site.head is not None or read.site.part not in SCORED or not of_its_head(wrapper, read.site):
                 do = f"score at logits, final_in or a residual site of the {wrapper.head_tower} tower"
                 raise AuditError(f"{read.site} cannot be scored", do)
             by_site.setdefault(read.site, []).append(i)
-        return [Tap(tapped(site), visitor(site, wanted)) for site, wanted in by_site.items()]
+        return [Tap(tapped(site), self._visit(site, by_site[site], wrapper, where, bias)) for site in by_site]
+
+    def _visit(
+        self, site: Site, wanted: list[int], wrapper: Wrapper, where: Geometry, bias: Tensor | None
+    ) -> Callable[[Tensor], None]:
+        spots = places(where, wrapper, site)
+        shared = _Shared(where, {self.reads[i].at for i in wanted})
+        target = where.ids[shared.row.to(where.device), shared.position.to(where.device)]
+        statistics: set[Statistic] = {cast(Statistic, self.reads[i].reduce) for i in wanted}
+
+        def visit(state: Tensor) -> None:
+            states = shared.taken(spots, state)
+            if (wide := states.shape[-1]) != spots.tower.d_model:
+                raise AuditError(
+                    f"{site} cannot be scored: it is {wide} wide, and the head reads {spots.tower.d_model}",
+                    "score at blocks of the width that the head reads",
+                )
+            if site.part not in ("logits", "final_in"):
+                states = wrapper.norm(states)
+            found = {name: values.cpu() for name, values in swept(wrapper, states, target, bias, statistics).items()}
+            for i in wanted:
+                read, asked = self.reads[i], shared.asked[self.reads[i].at]
+                values = found[cast(Statistic, read.reduce)]
+                self.kept[i][slice(None) if asked.place is None else asked.place] = values[asked.among]
+
+        return visit
 
     def close(self) -> None:
         """Nothing is left on the device."""
 
     def results(self) -> list[Tensor]:
-        return list(self.kept.unbind(0))
+        return self.kept
+
+
+class _Asked(NamedTuple):
+    """The targets of one kind of positions: where each is kept, where it lies among all that are scored, and which are
+    no other kind's too."""
+
+    place: Int[Tensor, " token"] | None
+    among: Int[Tensor, " token"] | slice
+    new: Bool[Tensor, " token"] | None
+
+
+class _Shared:
+    """The targets of one batch, of one or two kinds of positions: each of them once, those of the first kind first."""
+
+    def __init__(self, where: Geometry, kinds: Collection[Positions]) -> None:
+        self.asked: dict[Positions, _Asked] = {}
+        self.row = self.position = torch.zeros(0, dtype=torch.long)
+        for at in _ORDER:
+            if at not in kinds:
+                continue
+            row, position, place = where.targets.cut(at, where.index)
+            if not self.asked:
+                self.row, self.position = row, position
+                self.asked[at] = _Asked(place, slice(None, len(row)), None)
+                continue
+            among, new = self._found(row, position)
+            self.row, self.position = torch.cat([self.row, row[new]]), torch.cat([self.position, position[new]])
+            self.asked[at] = _Asked(place, among, new)
+
+    def _found(self, row: Tensor, position: Tensor) -> tuple[Int[Tensor, " token"], Bool[Tensor, " token"]]:
+        """Where these targets lie among those of the first kind and the new ones, and which are new."""
+        n, codes, known = len(self.row), row * _LONGEST + position, self.row * _LONGEST + self.position
+        ordered, order = known.sort()
+        at = torch.searchsorted(ordered, codes).clamp_max(max(n - 1, 0))
+        new = ordered[at] != codes if n else torch.ones_like(codes, dtype=torch.bool)
+        return torch.where(new, n + new.long().cumsum(0) - 1, order[at] if n else at), new
+
+    def taken(self, spots: Places, state: Tensor) -> Tensor:
+        """The states that predict these targets."""
+        states: list[Tensor] = []
+        for at, asked in self.asked.items():
+            if asked.new is None or bool(asked.new.any()):
+                states.append(
+                    spots.take(state, at) if asked.new is None else spots.take(state, at)[asked.new.to(state.device)]
+                )
+        return states[0] if len(states) == 1 else torch.cat(states)
 
 
 def of_its_head(wrapper: Wrapper, site: Site) -> bool:
     """Is a site in the tower that the head reads?"""
     return site.tower in (None, wrapper.head_tower)
-
-
-def scored(
-    wrapper: Wrapper, states: Float[Tensor, "token d"], target: Int[Tensor, " token"], bias: Tensor | None
-) -> tuple[Float[Tensor, " token"], Float[Tensor, " token"]]:
-    """Log-probability (nats) and rank (0 = best) of each target, a few tokens at a time."""
-    step = max(1, _LOGITS_AT_ONCE // wrapper.vocab_size)
-    logprobs, ranks = [torch.zeros(0, device=states.device)], [torch.zeros(0, device=states.device)]
-    for part, t in zip(states.split(step), target.split(step), strict=True):
-        logits = biased(wrapper.head(part), bias).float()
-        own = logits.gather(1, t[:, None])
-        logprobs.append((own - logits.logsumexp(1, keepdim=True)).squeeze(1))
-        ranks.append((logits > own).sum(1).float())
-    return torch.cat(logprobs), torch.cat(ranks)
-
-
-def biased(logits: Tensor, bias: Tensor | None) -> Tensor:
-    """Logits plus the bias that LogitBias writes set."""
-    return logits if bias is None else logits + bias.to(logits)
