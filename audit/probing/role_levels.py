@@ -111,16 +111,16 @@ def _read(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint], texts: 
 
 def below_guessing(bench: Bench, case: OpenCase, never: Mapping[str, Checkpoint]) -> dict[str, str]:
     """Those, by name, whose outputs on the forget set are far below guessing, with that said."""
-    rows, found = person_rows_of(case, FORGET).rows, {}
+    rows, too_low = person_rows_of(case, FORGET).rows, {}
     for name, model in never.items():
         given = float(np.nanmean(output_of(bench, name, model, rows)))
         guessed = -math.log(bench.open(model).vocab_size)
         if given < GUESSING * guessed:
-            found[name] = (
+            too_low[name] = (
                 f"it is no working model: a content token of the forget set gets {number(given)} nats, and guessing "
                 f"gives it {number(guessed)}"
             )
-    return found
+    return too_low
 
 
 def output_of(bench: Bench, role: str, model: Checkpoint, rows: Rows) -> Float[ndarray, " row"]:
