@@ -23,8 +23,8 @@ ELSEWHERE = 16
 """By how much tiles are larger on a device that is no processor."""
 _FORBIDDEN = -1e4
 """In place of minus infinity where it is multiplied by a probability of zero."""
-_UNSHIFTED = 60.0
-"""Sums of exponentials of logits whose largest is within this are neither too large nor too small for float32."""
+_UNSHIFTED = 1e30
+"""Sums of exponentials below this, and above its inverse, lose nothing to the range of float32."""
 Columns = tuple[slice, ...]
 
 
@@ -115,8 +115,10 @@ class _Tile(NamedTuple):
 
     def normaliser(self) -> Float[Tensor, " token"]:
         """The logarithm of the sum of the exponentiated logits; of a part of them without shifting what needs none."""
-        if self.part and bool((self.logits.amax(1).abs() < _UNSHIFTED).all()):
-            return self.logits.exp().sum(1).log()
+        if self.part:
+            total = self.logits.exp().sum(1)
+            if bool(((total > 1 / _UNSHIFTED) & (total < _UNSHIFTED)).all()):
+                return total.log()
         return self.logits.logsumexp(1)
 
     def above(self, own: Float[Tensor, "token 1"]) -> Float[Tensor, " token"]:
