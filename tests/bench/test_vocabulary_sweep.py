@@ -103,6 +103,16 @@ def test_forbidden_words_and_no_states_are_no_missing_numbers(tiles: None) -> No
     assert {name: len(values) for name, values in none.items()} == dict.fromkeys(ALL, 0)
 
 
+@pytest.mark.parametrize("scale", [300.0, -300.0])
+def test_logits_beyond_what_float32_can_sum_are_summed_all_the_same(scale: float, tiles: None) -> None:
+    wrapper = wrap(toy.model("llama"))
+    states, target = drawn(wrapper)
+    bias = torch.full((toy.VOCAB,), scale)
+    with torch.inference_mode():
+        found, none = (swept(wrapper, states, target, shift, ALL)["logprob"] for shift in (bias, None))
+    torch.testing.assert_close(found, none, atol=1e-4, rtol=1e-4)  # a logit of 300 is rounded to 3e-5
+
+
 @families
 def test_given_tokens_have_the_scores_of_all_logits(family: str, tiles: None) -> None:
     wrapper = wrap(toy.model(family))

@@ -5,7 +5,7 @@ whose result goes through memory. Where everything fits into one tile, and of he
 logits of a row are one tile; numbers of more tiles differ by float32's rounding.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 import torch
@@ -19,12 +19,14 @@ COLUMNS = 1 << 12
 """Tokens of the vocabulary in a tile."""
 TILE, WHOLE = 1 << 20, 1 << 21
 """Logits in a tile, and in one that holds the whole vocabulary of its rows."""
+_BLOCK = 1 << 17
+"""Logits that stay next to a processor between two operations."""
 ELSEWHERE = 16
 """By how much tiles are larger on a device that is no processor."""
 _FORBIDDEN = -1e4
 """In place of minus infinity where it is multiplied by a probability of zero."""
-_UNSHIFTED = 60.0
-"""Sums of exponentials of logits whose largest is within this are neither too large nor too small for float32."""
+_UNSHIFTED = 1e30
+"""Sums of exponentials below this, and above its inverse, lose nothing to the range of float32."""
 Columns = tuple[slice, ...]
 
 
@@ -106,8 +108,7 @@ def rows_at_once(wrapper: Wrapper) -> int:
 
 
 class _Tile(NamedTuple):
-    """Logits of some rows for the tokens from ``first`` on, in float32. ``part``: one of several, made for this sweep
-    alone, so that it may be written over."""
+    """Logits of some rows for the tokens from ``first`` on, in float32. ``part``: one tile of several."""
 
     first: int
     logits: Float[Tensor, "token column"]
@@ -115,14 +116,24 @@ class _Tile(NamedTuple):
 
     def normaliser(self) -> Float[Tensor, " token"]:
         """The logarithm of the sum of the exponentiated logits; of a part of them without shifting what needs none."""
-        if self.part and bool((self.logits.amax(1).abs() < _UNSHIFTED).all()):
-            return self.logits.exp().sum(1).log()
+        if self.part:
+            total = _summed(torch.exp, self.logits)
+            if bool(((total > 1 / _UNSHIFTED) & (total < _UNSHIFTED)).all()):
+                return total.log()
         return self.logits.logsumexp(1)
 
     def above(self, own: Float[Tensor, "token 1"]) -> Float[Tensor, " token"]:
-        """How many of them are larger: as floats, which is several times as fast. The last that is asked of a part."""
-        out = self.logits if self.part else torch.empty_like(self.logits)
-        return torch.gt(self.logits, own, out=out).sum(1)
+        """How many of them are larger, counted in floats, which is several times as fast."""
+        return _summed(torch.gt, self.logits, own)
+
+
+def _summed(op: Callable[..., Tensor], logits: Tensor, *beside: Tensor) -> Float[Tensor, " token"]:
+    """The sum over tokens of what ``op`` makes of them; on a processor so few rows at a time that they stay next to
+    it."""
+    n = max(1, _BLOCK // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
+    scratch = torch.empty_like(logits[:n])
+    blocks = zip(*(each.split(n) for each in (logits, *beside)), strict=True)
+    return torch.cat([op(*block, out=scratch[: len(block[0])]).sum(1) for block in blocks])
 
 
 def _cut(wrapper: Wrapper, n: int) -> tuple[Columns | None, int]:
