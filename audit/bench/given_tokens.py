@@ -15,8 +15,8 @@ def logits(
     wrapper = opened.wrapper
     with torch.inference_mode():
         given, bias = states.to(wrapper.device, wrapper.dtype), bias_of(opened.plays, wrapper.device)
-        found = some_logits(wrapper, given, tokens, bias).cpu()
-    return found.clone()
+        values = some_logits(wrapper, given, tokens, bias).cpu()
+    return values.clone()
 
 
 def logprobs(
@@ -26,5 +26,5 @@ def logprobs(
     wrapper = opened.wrapper
     with torch.inference_mode():
         given, bias = states.to(wrapper.device, wrapper.dtype), bias_of(opened.plays, wrapper.device)
-        found = given_logprobs(wrapper, given, entry.to(given.device), token.to(given.device), bias).cpu()
-    return found.clone()
+        values = given_logprobs(wrapper, given, entry.to(given.device), token.to(given.device), bias).cpu()
+    return values.clone()

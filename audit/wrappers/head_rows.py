@@ -57,15 +57,15 @@ class HeadRows:
         with torch.inference_mode():
             wave = torch.arange(_TRIED * self.d, device=weight.device).view(_TRIED, self.d).float().mul(0.7).sin()
             states = wave.to(weight.dtype)
-            whole, half = logits_of(self.model, states), max(1, width // 2)
+            in_full, half = logits_of(self.model, states), max(1, width // 2)
             parts: tuple[Tokens, ...] = (
                 slice(0, half), slice(half, width), torch.arange(0, width, half, device=weight.device).flip(0),
             )  # fmt: skip
             try:
-                same = all(close(self._logits(states, part), whole[..., part]) for part in parts if whole.numel())
+                same = all(close(self._logits(states, part), in_full[..., part]) for part in parts if in_full.numel())
             except AuditError:  # its code after the product asks for all of it
                 return None
-        return width if same and whole.shape[-1] == width else None
+        return width if same and in_full.shape[-1] == width else None
 
 
 def _is_plain(head: nn.Module | None) -> bool:

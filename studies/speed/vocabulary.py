@@ -121,9 +121,9 @@ def write_world(folder: Path, seed: int) -> None:
 
 def spent(way: Way, checkouts: Mapping[str, Path], world: Path) -> dict[str, Any]:
     """What one process says of one way; its scores lie beside the world. RuntimeError where it fails."""
-    checkout, kept = checkouts[way.checkout], world / f"{way.checkout}-{way.way}.pt"
+    checkout, scores = checkouts[way.checkout], world / f"{way.checkout}-{way.way}.pt"
     env = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    command = [sys.executable, "-P", str(CHILD), str(world), way.way, str(kept)]
+    command = [sys.executable, "-P", str(CHILD), str(world), way.way, str(scores)]
     done = subprocess.run(command, env=env, cwd=checkout, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{way} ended with {done.returncode}: {done.stderr[-1000:]}")

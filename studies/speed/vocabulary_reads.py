@@ -118,19 +118,19 @@ def way_of(way: str, folder: Path) -> Callable[[], Scores]:
     return usual(model, given, int(rows)) if kind == "usual" else bare(model, given, int(rows), kind == "bare-lens")
 
 
-def main(folder: Path, way: str, kept: str) -> None:
+def main(folder: Path, way: str, out: str) -> None:
     """Call it once and then some times, print, and keep the scores where a file is named."""
     torch.set_num_threads(1)
     call, spent = way_of(way, folder), list[float]()
     opened = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    found = call()
+    scores = call()
     for _ in range(CALLS):
         begin = time.process_time()
-        found = call()
+        scores = call()
         spent.append(time.process_time() - begin)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if kept:
-        torch.save({name: values.clone() for name, values in found.items()}, kept)
+    if out:
+        torch.save({name: values.clone() for name, values in scores.items()}, out)
     sys.stdout.write(json.dumps({"cpu_s": min(spent), "opened_mb": opened, "peak_mb": peak}) + "\n")
 
 

@@ -62,11 +62,13 @@ class Scores(Readout):
                 )
             if site.part not in ("logits", "final_in"):
                 states = wrapper.norm(states)
-            found = {name: values.cpu() for name, values in swept(wrapper, states, target, bias, statistics).items()}
+            by_statistic = {
+                name: values.cpu() for name, values in swept(wrapper, states, target, bias, statistics).items()
+            }
             for i in wanted:
-                read, asked = self.reads[i], shared.asked[self.reads[i].at]
-                values = found[cast(Statistic, read.reduce)]
-                self.kept[i][slice(None) if asked.place is None else asked.place] = values[asked.among]
+                read, positions = self.reads[i], shared.positions[self.reads[i].at]
+                values = by_statistic[cast(Statistic, read.reduce)]
+                self.kept[i][slice(None) if positions.place is None else positions.place] = values[positions.among]
 
         return visit
 
@@ -90,19 +92,19 @@ class _Shared:
     """The targets of one batch, of one or two kinds of positions: each of them once, those of the first kind first."""
 
     def __init__(self, where: Geometry, kinds: Collection[Positions]) -> None:
-        self.asked: dict[Positions, _Asked] = {}
+        self.positions: dict[Positions, _Asked] = {}
         self.row = self.position = torch.zeros(0, dtype=torch.long)
         for at in _ORDER:
             if at not in kinds:
                 continue
             row, position, place = where.targets.cut(at, where.index)
-            if not self.asked:
+            if not self.positions:
                 self.row, self.position = row, position
-                self.asked[at] = _Asked(place, slice(None, len(row)), None)
+                self.positions[at] = _Asked(place, slice(None, len(row)), None)
                 continue
             among, new = self._found(row, position)
             self.row, self.position = torch.cat([self.row, row[new]]), torch.cat([self.position, position[new]])
-            self.asked[at] = _Asked(place, among, new)
+            self.positions[at] = _Asked(place, among, new)
 
     def _found(self, row: Tensor, position: Tensor) -> tuple[Int[Tensor, " token"], Bool[Tensor, " token"]]:
         """Where these targets lie among those of the first kind and the new ones, and which are new."""
@@ -115,10 +117,12 @@ class _Shared:
     def taken(self, spots: Places, state: Tensor) -> Tensor:
         """The states that predict these targets."""
         states: list[Tensor] = []
-        for at, asked in self.asked.items():
-            if asked.new is None or bool(asked.new.any()):
+        for at, positions in self.positions.items():
+            if positions.new is None or bool(positions.new.any()):
                 states.append(
-                    spots.take(state, at) if asked.new is None else spots.take(state, at)[asked.new.to(state.device)]
+                    spots.take(state, at)
+                    if positions.new is None
+                    else spots.take(state, at)[positions.new.to(state.device)]
                 )
         return states[0] if len(states) == 1 else torch.cat(states)
 

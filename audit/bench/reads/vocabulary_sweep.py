@@ -37,16 +37,16 @@ def biased(logits: Tensor, bias: Tensor | None) -> Tensor:
 
 def swept(
     wrapper: Wrapper, states: Float[Tensor, "token d"], target: Int[Tensor, " token"], bias: Tensor | None,
-    asked: Collection[Statistic],
+    wanted: Collection[Statistic],
 ) -> dict[Statistic, Float[Tensor, " token"]]:  # fmt: skip
     """Of the distribution that every state predicts: log-probability (nats) and rank (0 = best) of its target, entropy
     (nats), margin (the target's logit less the largest other one)."""
     columns, size = _cut(wrapper, len(states))
-    found: dict[Statistic, list[Tensor]] = {name: [torch.zeros(0, device=states.device)] for name in asked}
+    result: dict[Statistic, list[Tensor]] = {name: [torch.zeros(0, device=states.device)] for name in wanted}
     for part, goal in zip(_even(states, size), _even(target, size), strict=True):
-        for name, values in _of_rows(wrapper, part, goal, bias, columns, asked).items():
-            found[name].append(values)
-    return {name: torch.cat(parts) for name, parts in found.items()}
+        for name, values in _of_rows(wrapper, part, goal, bias, columns, wanted).items():
+            result[name].append(values)
+    return {name: torch.cat(parts) for name, parts in result.items()}
 
 
 def given_logprobs(
@@ -89,17 +89,17 @@ def most_likely(
 ) -> Int[Tensor, " token"]:
     """The most likely token after every state, the first of equals; never the ``barred`` one."""
     columns, size = _cut(wrapper, len(states))
-    found = [torch.zeros(0, dtype=torch.long, device=states.device)]
+    result = [torch.zeros(0, dtype=torch.long, device=states.device)]
     for part in _even(states, size):
-        best, token = part.new_full((len(part),), -torch.inf, dtype=torch.float32), found[0].new_zeros(len(part))
+        best, token = part.new_full((len(part),), -torch.inf, dtype=torch.float32), result[0].new_zeros(len(part))
         for tile in _tiles(wrapper, part, bias, columns):
             logits, column = tile.logits, -1 if barred is None else barred - tile.first
             if 0 <= column < logits.shape[1]:
                 logits = logits.index_fill(1, torch.tensor([column], device=logits.device), -torch.inf)
             largest, place = logits.max(1)
             token, best = torch.where(largest > best, place + tile.first, token), torch.maximum(largest, best)
-        found.append(token)
-    return torch.cat(found)
+        result.append(token)
+    return torch.cat(result)
 
 
 def rows_at_once(wrapper: Wrapper) -> int:
@@ -163,11 +163,11 @@ def _tiles(wrapper: Wrapper, states: Tensor, bias: Tensor | None, columns: Colum
 
 def _of_rows(
     wrapper: Wrapper, states: Tensor, target: Tensor, bias: Tensor | None, columns: Columns | None,
-    asked: Collection[Statistic],
+    wanted: Collection[Statistic],
 ) -> Mapping[Statistic, Tensor]:  # fmt: skip
     """The statistics of so many rows as a tile has."""
-    sums, known = _Sums(asked), None
-    if columns is not None and "rank" in asked:
+    sums, known = _Sums(wanted), None
+    if columns is not None and "rank" in wanted:
         every, column = target.unique(return_inverse=True)
         known = some_logits(wrapper, states, every, bias).gather(1, column[:, None])
     for tile in _tiles(wrapper, states, bias, columns):
@@ -178,8 +178,8 @@ def _of_rows(
 class _Sums:
     """What is kept of the tiles of some rows."""
 
-    def __init__(self, asked: Collection[Statistic]) -> None:
-        self.asked = asked
+    def __init__(self, wanted: Collection[Statistic]) -> None:
+        self.wanted = wanted
         self.normalisers: list[Tensor] = []
         self.entropies: list[Tensor] = []
         self.owns: list[Tensor] = []
@@ -191,33 +191,33 @@ class _Sums:
         logits, place = tile.logits, (target - tile.first)[:, None]
         inside = (place >= 0) & (place < logits.shape[1])
         place = place.clamp(0, logits.shape[1] - 1)
-        here = logits.gather(1, place)
-        self.owns.append(here.masked_fill(~inside, -torch.inf))
-        if {"logprob", "entropy"} & set(self.asked):
+        own_logit = logits.gather(1, place)
+        self.owns.append(own_logit.masked_fill(~inside, -torch.inf))
+        if {"logprob", "entropy"} & set(self.wanted):
             self.normalisers.append(tile.normaliser())
-        if "entropy" in self.asked:
+        if "entropy" in self.wanted:
             self.entropies.append(_entropy(logits - self.normalisers[-1][:, None]))
-        if "margin" in self.asked:
-            others = logits.scatter(1, place, here.masked_fill(inside, -torch.inf))
+        if "margin" in self.wanted:
+            others = logits.scatter(1, place, own_logit.masked_fill(inside, -torch.inf))
             self.others.append(others.amax(1))
-        if "rank" in self.asked:
-            own = here if known is None else known
-            self.better.append(tile.above(own) - (inside & (here > own))[:, 0].float())
+        if "rank" in self.wanted:
+            own = own_logit if known is None else known
+            self.better.append(tile.above(own) - (inside & (own_logit > own))[:, 0].float())
 
     def results(self) -> Mapping[Statistic, Float[Tensor, " token"]]:
         """The statistics over all tiles."""
-        found: dict[Statistic, Tensor] = {}
+        result: dict[Statistic, Tensor] = {}
         own = self.owns[0][:, 0] if len(self.owns) == 1 else torch.cat(self.owns, 1).amax(1)
         total = _joined(self.normalisers) if self.normalisers else own
-        if "logprob" in self.asked:
-            found["logprob"] = own - total
-        if "rank" in self.asked:
-            found["rank"] = torch.stack(self.better).sum(0)
-        if "entropy" in self.asked:
-            found["entropy"] = self._entropy_of(total)
-        if "margin" in self.asked:
-            found["margin"] = own - torch.stack(self.others).amax(0)
-        return found
+        if "logprob" in self.wanted:
+            result["logprob"] = own - total
+        if "rank" in self.wanted:
+            result["rank"] = torch.stack(self.better).sum(0)
+        if "entropy" in self.wanted:
+            result["entropy"] = self._entropy_of(total)
+        if "margin" in self.wanted:
+            result["margin"] = own - torch.stack(self.others).amax(0)
+        return result
 
     def _entropy_of(self, total: Float[Tensor, " token"]) -> Float[Tensor, " token"]:
         """The entropy of the tiles' shares, and what each tile's tokens have beside it."""
