@@ -1,31 +1,35 @@
 """Is the price of a run true? What ``residua plan`` says of time and memory, beside what the run then takes.
 
 ``python -m studies.speed.price --work WORK --out studies/speed/price.json``. For every world of ``price_worlds`` the
-plan is made in a process of its own with a cache that holds no timing of any run, and so is the run: CPU-seconds with
-children and the peak of resident memory of the whole process, one thread, an empty store. A case counts as priced
-where both lie inside the plan's ranges. ``--fitted`` takes the worlds that the shipped prices were fitted on.
+plan is made with a cache that holds no timing of any run, and so is the run, from an empty store: each in a process
+forked from one that has imported what a command imports. Compared are the CPU-seconds of the run's units (its start
+takes the same whatever is audited, and is priced apart), one thread, and the peak of the process's resident memory.
+``--fit`` makes the factors that are shipped anew, on worlds of their own.
 """
 
 import argparse
 import json
 import logging
+import os
+import resource
 import shutil
 import sys
-import tempfile
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-from audit.engine import prepare
+from audit.engine import prepare, run
 from audit.planning import RunSettings
 from audit.planning.machine_speed import small_seconds
+from audit.planning.pricing import START
 from audit.planning.unit_costs import FILE, Observed, UnitCosts, Workload, fit
 from audit.schema import Record
 from audit.storage import write_atomic
 from studies.provenance import Stamp, stamp
-from studies.speed.audit import spend, unit_seconds
+from studies.speed.audit import unit_seconds
 from studies.speed.price_worlds import FITTED, JUDGED, PriceWorld, write_world
 
 MOST_WIDTH: Final = 3.0
@@ -46,7 +50,7 @@ class PricedUnit(Record):
 
 
 class PricedCase(Record):
-    """A run: ranges of the plan, and what it took. ``code``: how the run ended."""
+    """A run: ranges of the plan, and what it took."""
 
     name: str
     lo_s: float
@@ -55,8 +59,6 @@ class PricedCase(Record):
     lo_mb: float
     hi_mb: float
     took_mb: float
-    code: int
-    source: str
     units: tuple[PricedUnit, ...]
 
     @property
@@ -96,11 +98,44 @@ def folder_of(world: PriceWorld, work: Path) -> Path:
     return work / "".join(c if c.isalnum() else "-" for c in world.name)
 
 
+def apart(act: Callable[[], object]) -> resource.struct_rusage:
+    """Do something in a process that is forked from this one, and return what it took. RuntimeError where it fails."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            act()
+            code = 0
+        finally:
+            if code:
+                traceback.print_exc()
+            os._exit(code)
+    _, status, usage = os.wait4(pid, 0)
+    if status:
+        raise RuntimeError(f"a process ended with {os.waitstatus_to_exitcode(status)}")
+    return usage
+
+
 def planned(case: Path, scratch: Path) -> dict[str, Any]:
-    """The price in the answer of ``residua plan --json``, by a process with an empty cache."""
+    """The price of a run from an empty store by a process with an empty cache, and what each unit has to do."""
     shutil.rmtree(scratch, ignore_errors=True)
-    words = ["audit.cli", "plan", str(case), "-o", str(scratch / "run"), "--store", str(scratch / "store"), "--json"]
-    return json.loads(spend(words, {"RESIDUA_CACHE": str(scratch / "cache")}).printed)["price"]
+    kept = scratch.with_suffix(".said.json")
+
+    def say() -> None:
+        os.environ["RESIDUA_CACHE"] = str(scratch / "cache")
+        prepared = prepare(case, scratch / "run", RunSettings(device="cpu", threads=1, store=scratch / "store"))
+        prices = prepared.pricer.prices(prepared.planner)
+        times, small = prepared.pricer.times, small_seconds()
+        units = [
+            {"unit": price.unit, "seconds": price.seconds.ends, "work": Workload.of(price.cost, times, small),
+             "bytes": (price.least_bytes, price.peak_bytes), **price.cost.model_dump(mode="json")}
+            for price in prices.units
+        ]  # fmt: skip
+        document = {"units": units, "bytes": (prices.least_bytes, prices.peak_bytes)}
+        write_atomic(kept, json.dumps(document).encode())
+
+    apart(say)
+    return json.loads(kept.read_bytes())
 
 
 def took(case: Path, scratch: Path) -> dict[str, Any]:
@@ -108,11 +143,14 @@ def took(case: Path, scratch: Path) -> dict[str, Any]:
     kept = scratch.with_suffix(".took.json")
     if not kept.is_file():
         shutil.rmtree(scratch, ignore_errors=True)
-        words = ["audit.cli", "run", str(case), "-o", str(scratch / "run"), "--store", str(scratch / "store"), "-q"]
-        spent = spend([*words, "--allow-undecided"], {"RESIDUA_CACHE": str(scratch / "cache")})
-        report = json.loads((scratch / "run" / "report.json").read_text(encoding="utf-8"))
-        record = {"cpu_s": spent.cpu_s, "peak_mb": spent.peak_mb, "units": unit_seconds(scratch / "cache"),
-                  "verdict": report["verdict"]["word"]}  # fmt: skip
+
+        def act() -> None:
+            os.environ["RESIDUA_CACHE"] = str(scratch / "cache")
+            settings = RunSettings(device="cpu", threads=1, store=scratch / "store")
+            run(case, scratch / "run", settings)
+
+        usage = apart(act)
+        record = {"peak_mb": usage.ru_maxrss / 1024, "units": unit_seconds(scratch / "cache")}
         write_atomic(kept, json.dumps(record).encode())
         shutil.rmtree(scratch)
     return json.loads(kept.read_bytes())
@@ -121,22 +159,22 @@ def took(case: Path, scratch: Path) -> dict[str, Any]:
 def priced(world: PriceWorld, work: Path) -> PricedCase:
     """One world: its plan and its run."""
     folder = folder_of(world, work)
-    case = write_world(world, folder)
-    spent = took(case, folder / "spent")
-    price = planned(case, folder / "planned")
-    memory = price.get("least_bytes", 1e6), price["peak_bytes"]
+    apart(lambda: write_world(world, folder))
+    spent = took(folder / "case.toml", folder / "spent")
+    price = planned(folder / "case.toml", folder / "planned")
     units = tuple(
         PricedUnit(
             unit=unit["unit"], lo_s=round(unit["seconds"][0], 3), hi_s=round(unit["seconds"][1], 3),
             took_s=spent["units"].get(unit["unit"]), fwd_tokens=unit["fwd_tokens"], bwd_tokens=unit["bwd_tokens"],
             steps=unit["steps"],
         )
-        for unit in price["units"]
+        for unit in price["units"] if unit["unit"] != START
     )  # fmt: skip
+    lo_mb, hi_mb = (round(size / 1e6, 1) for size in price["bytes"])
     return PricedCase(
-        name=world.name, lo_s=round(price["seconds"][0], 2), hi_s=round(price["seconds"][1], 2),
-        took_s=round(spent["cpu_s"], 2), lo_mb=round(memory[0] / 1e6, 1), hi_mb=round(memory[1] / 1e6, 1),
-        took_mb=round(spent["peak_mb"] * 1.048576, 1), code=0, source=price["source"], units=units,
+        name=world.name, lo_s=round(sum(u.lo_s for u in units), 2), hi_s=round(sum(u.hi_s for u in units), 2),
+        took_s=round(sum(u.took_s or 0.0 for u in units), 2), lo_mb=lo_mb, hi_mb=hi_mb,
+        took_mb=round(spent["peak_mb"] * 1.048576, 1), units=units,
     )  # fmt: skip
 
 
@@ -156,25 +194,17 @@ def priced_all(worlds: Sequence[PriceWorld], work: Path) -> list[PricedCase]:
 
 
 # ---- fitting ----------------------------------------------------------------------------------------------------
-def workloads(case: Path) -> dict[str, Workload]:
-    """What each unit of a case has to do, in this process."""
-    with tempfile.TemporaryDirectory() as folder:
-        settings = RunSettings(device="cpu", threads=1, store=Path(folder) / "store")
-        prepared = prepare(case, Path(folder) / "run", settings)
-        prices = prepared.pricer.prices(prepared.planner)
-        times, small = prepared.pricer.times, small_seconds()
-    return {price.unit: Workload.of(price.cost, times, small) for price in prices.units}
-
-
 def fitted_costs(worlds: Sequence[PriceWorld], more: Sequence[Path], work: Path) -> UnitCosts:
     """Factors fitted on worlds, and on further cases; a run of each is made, or taken from where it was kept."""
+    cases = [(folder_of(world, work) / "case.toml", folder_of(world, work)) for world in worlds]
+    for world in worlds:
+        apart(lambda world=world: write_world(world, folder_of(world, work)))
+    cases += [(case, work / f"further-{n}") for n, case in enumerate(more)]
     observed = list[Observed]()
-    cases = [(write_world(world, folder_of(world, work)), folder_of(world, work) / "spent") for world in worlds]
-    cases += [(case, work / f"further-{n}" / "spent") for n, case in enumerate(more)]
-    for case, scratch in cases:
-        scratch.parent.mkdir(parents=True, exist_ok=True)
-        units, works = took(case, scratch)["units"], workloads(case)
-        observed += [Observed(unit, works[unit], units[unit]) for unit in works if unit in units]
+    for case, folder in cases:
+        folder.mkdir(parents=True, exist_ok=True)
+        units, said = took(case, folder / "spent")["units"], planned(case, folder / "planned")["units"]
+        observed += [Observed(u["unit"], Workload(*u["work"]), units[u["unit"]]) for u in said if u["unit"] in units]
     return fit(observed)
 
 
@@ -189,8 +219,8 @@ def main() -> None:
                         "worlds for it and on further cases, and write them")  # fmt: skip
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    torch.set_num_threads(1)
     if args.fit is not None:
-        torch.set_num_threads(1)
         costs = fitted_costs(FITTED, args.fit, args.work.resolve())
         write_atomic(FILE, (costs.model_dump_json(indent=1) + "\n").encode())
         return

@@ -128,8 +128,7 @@ def test_units_are_compared_with_their_own_passes_alone_and_not_where_there_are_
 
 
 def case(name: str, took_s: float, took_mb: float) -> price.PricedCase:
-    return price.PricedCase(name=name, lo_s=10, hi_s=20, took_s=took_s, lo_mb=100, hi_mb=300, took_mb=took_mb, code=0,
-                            source="benchmark", units=())  # fmt: skip
+    return price.PricedCase(name=name, lo_s=10, hi_s=20, took_s=took_s, lo_mb=100, hi_mb=300, took_mb=took_mb, units=())
 
 
 def test_a_run_counts_as_priced_where_time_and_memory_lie_within_the_ranges() -> None:
