@@ -13,7 +13,7 @@ from typing import Final
 from audit.storage import cache_root, write_atomic
 
 NAME: Final = "machine.json"
-_REPEATS, _ROUNDS, _WIDTH = 5, 300, 16
+_REPEATS, _ROUNDS, _WIDTH = 40, 200, 16
 
 
 def path() -> Path:

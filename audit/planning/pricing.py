@@ -51,6 +51,8 @@ TRAINED_COPIES = 4
 """A copy of the weights, its gradients and two moments."""
 STATES = 24
 """How many vectors of the model's width a token holds at once, roughly."""
+KEPT = 12
+"""How many of them a block keeps of a token until its gradient is taken."""
 _SIDE = 1024
 """The matrices that are multiplied to see how fast this device is, square."""
 Source = Literal["recorded", "benchmark", "arithmetic"]
@@ -249,7 +251,7 @@ class Pricer:
         width, vocabulary = self._sizes.width or 0, self._sizes.vocabulary or 0
         at_once = min(self.settings.token_budget, cost.fwd_tokens)
         kept = min(at_once, cost.bwd_tokens // max(cost.steps, 1)) * (self._sizes.blocks or 1)
-        states = min(4 * STATES * width * (at_once + kept), device_bytes(self.settings.device))
+        states = min(4 * width * (STATES * at_once + KEPT * kept), device_bytes(self.settings.device))
         logits = 3 * 4 * min(LOGITS_AT_ONCE, at_once * vocabulary)
         trained = TRAINED_COPIES * self._model if cost.bwd_tokens else 0
         return self._held + LIBRARIES + cost.resident * self._model + states + logits + trained

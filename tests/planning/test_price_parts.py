@@ -127,8 +127,8 @@ def test_memory_is_what_is_held_libraries_models_a_batch_and_what_training_adds(
     budget = pricer.settings.token_budget
     assert pricer._peak(Cost(fwd_tokens=10**9)) == held + model + budget * (state + logits)
     at_once = 10 * (state + logits) + held + 5 * model
-    assert pricer._peak(Cost(fwd_tokens=10, bwd_tokens=8)) == at_once + 8 * blocks * state
-    assert pricer._peak(Cost(fwd_tokens=10, bwd_tokens=8, steps=4)) == at_once + 2 * blocks * state
+    assert pricer._peak(Cost(fwd_tokens=10, bwd_tokens=8)) == at_once + 8 * blocks * state // 2
+    assert pricer._peak(Cost(fwd_tokens=10, bwd_tokens=8, steps=4)) == at_once + 2 * blocks * state // 2
     price = pricer._price("u", Cost(resident=3))
     assert (price.least_bytes, price.peak_bytes) == (round((held + 3 * model) / 1.6), round((held + 3 * model) * 1.6))
 
