@@ -24,6 +24,7 @@ from .merging import save_merged as save_merged
 from .model_pool import device_bytes as device_bytes
 from .model_pool import model_bytes as model_bytes
 from .model_pool import room as room
+from .pass_times import PassTimes as PassTimes
 from .results import Forward as Forward
 from .results import RowObjective as RowObjective
 from .sampling import Draw as Draw

@@ -4,7 +4,6 @@
 over checkpoint, rows, read, writes, start, dtype, attention, backend and bench version, and only the missing are run.
 """
 
-import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -36,11 +35,10 @@ if TYPE_CHECKING:
     from audit.bench.inversion.hard_string import HardBudget, HardString, PlacedTokens
     from audit.bench.inversion.soft_prefix import Arm, SoftPrefix
     from audit.bench.inversion.soft_shift import ShiftPlace, SoftShift
+    from audit.bench.pass_times import PassTimes
     from audit.bench.sampling import Draw
     from audit.bench.training.learners import TrainData
     from audit.bench.weight_differences import Difference, Unpaired
-
-_TIMED_ROWS = 32
 
 
 class Bench:
@@ -206,21 +204,11 @@ class Bench:
         self.fwd_tokens += done.states
         return Pass(job.rows, done.reads)
 
-    def seconds_per_token(self, ckpt: Checkpoint, rows: Rows) -> float:
-        """How long a forward pass takes per real token: the faster of two small ones, of which nothing is kept.
+    def pass_times(self, ckpt: Checkpoint, rows: Rows) -> "PassTimes":
+        """How long small passes of these rows take; see :mod:`audit.bench.pass_times`. Nothing is kept of them."""
+        from audit.bench import pass_times
 
-        CPU-seconds where one thread computes, which other processes hardly change; else seconds by the clock.
-        """
-        single_threaded = self.device == "cpu" and torch.get_num_threads() == 1
-        clock = time.process_time if single_threaded else time.perf_counter
-        few = rows.take(torch.arange(min(len(rows), _TIMED_ROWS)))
-        job = Job(few, (Read(site=Site(part="logits"), at="key", reduce="logprob"),), (), None, None)
-        timings: list[float] = []
-        for _ in range(2):
-            started = clock()
-            done = passes.compute(self.pool.loaded(ckpt), self.pool.loaded, job, self.token_budget)
-            timings.append((clock() - started) / max(done.states, 1))
-        return min(timings)
+        return pass_times.measured(self.pool.loaded(ckpt), self.pool.loaded, rows, self.token_budget)
 
     def gradients(
         self, ckpt: Checkpoint, rows: Rows, at: Sequence[Site] | Literal["inputs", "pixels", "params"],

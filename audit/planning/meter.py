@@ -24,7 +24,8 @@ class Meter:
     @contextmanager
     def unit(self, name: str) -> Generator[None]:
         """Measure a block, and keep what it cost if it ends well."""
-        bench, cost = self._pricer.bench, self._prices.of(name).cost
+        bench, price = self._pricer.bench, self._prices.of(name)
+        cost = price.cost
         tokens, cpu, wall = bench.fwd_tokens, time.process_time(), time.perf_counter()
         with nullcontext() if self._profiles is None else self._profiles.unit(name):
             yield
@@ -32,6 +33,6 @@ class Meter:
             Spent(
                 unit=name, how=conditions(self._pricer.settings), parameters=self._pricer.parameters,
                 fwd_tokens=cost.fwd_tokens, bwd_tokens=cost.bwd_tokens, run_tokens=bench.fwd_tokens - tokens,
-                cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall,
+                cpu_s=time.process_time() - cpu, wall_s=time.perf_counter() - wall, said_s=price.expected_s,
             )
         )  # fmt: skip

@@ -1,24 +1,28 @@
-"""What a run costs before it is made: passes, memory and a time range, unit by unit, and what a limit leaves out.
+"""What a run costs before it is made: passes, memory and time ranges, unit by unit, and what a limit leaves out.
 
 Passes are exact where reads are declared (from an empty store) and an upper bound where something is optimised or
-trained. Times come from units of the same kind that this machine finished before, scaled by work, else from a short
-benchmark of base, or, where its weights are not there, from how fast this device multiplies two matrices; memory is
-what the process holds now plus models, batches and what training adds.
+trained. A unit's time follows from its tokens and steps, from small passes of base that are timed here, and from what
+units of its kind take beside (:mod:`audit.planning.unit_costs`), corrected by what this machine's last units of the
+kind took. Without weights the device is asked how fast it multiplies two matrices. Memory is what the process holds now
+plus libraries, models, batches and what training adds.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import prod
+from statistics import median
 from typing import Literal, NamedTuple
 
-from audit.bench import Bench, device_bytes, model_bytes, room
+from audit.bench import Bench, PassTimes, device_bytes, model_bytes, room
 from audit.case import OpenCase
 from audit.checkpoints import model_config, of_config_alone, tensor_shapes, weights_folder
 from audit.planning import timings
+from audit.planning.machine_speed import small_seconds
 from audit.planning.plan_inputs import received
 from audit.planning.planner import Fetch, Planned, Planner, in_states, states_of
 from audit.planning.settings import RunSettings
 from audit.planning.timings import Spent
+from audit.planning.unit_costs import USUAL, Workload, fitted
 from audit.probing import SCORE, roles_cost, roles_passes
 from audit.schema import Checkpoint, Cost, Interval, Texts
 from audit.wording import told_bytes
@@ -26,15 +30,30 @@ from audit.wrappers import fresh_model
 
 ENOUGH_RUN = 0.5
 """A unit that ran less than this share of what it ran at most found the rest in a store: its time says little."""
-WIDENED = {"recorded": 1.4, "benchmark": 2.5, "arithmetic": 4.0}
+WIDENED = {"recorded": 1.4, "benchmark": 1.7, "arithmetic": 4.0}
 """By how much the time range reaches beyond the estimates, either way."""
+WIDEST = 3.0
+"""How many times its lower end the upper end of a range is at most, where weights were there to be timed."""
 LAST = 5
-UNIT_S, REPORT_S, STEP_S = 0.25, 1.0, 0.004
-"""What a unit, the report and an optimiser step cost beside their passes on one core, roughly."""
+START, REPORT = "start", "report"
+FRESH_S, START_TIMES = 60.0, 1.4
+"""A process that has taken more is none that was started for this run; what a run's start takes over a plan's."""
+START_S, USUAL_SMALL_S = 8.0, 1e-5
+"""What a start takes on a machine that makes a small step in so many seconds."""
+STEPS_A_BLOCK = 60
+"""Small steps of the machine in which a block runs, roughly."""
+LIBRARIES = 150_000_000
+"""Bytes of what a run imports after it was planned."""
+LOGITS_AT_ONCE = 1 << 24
+"""Numbers; three arrays of them are there at a time."""
+MEMORY_TIMES = 1.6
+"""By how much the memory range reaches beyond the estimate, either way."""
 TRAINED_COPIES = 4
 """A copy of the weights, its gradients and two moments."""
 STATES = 24
 """How many vectors of the model's width a token holds at once, roughly."""
+KEPT = 12
+"""How many of them a block keeps of a token until its gradient is taken."""
 _SIDE = 1024
 """The matrices that are multiplied to see how fast this device is, square."""
 Source = Literal["recorded", "benchmark", "arithmetic"]
@@ -43,18 +62,22 @@ Pass = tuple[Checkpoint, Texts]
 
 
 class Price(NamedTuple):
-    """One unit of work: its passes, its peak memory, and how long it takes."""
+    """One unit of work: its passes, its peak memory (at most, and at least), and how long it takes. ``expected_s``:
+    what the range lies around, before anything that this machine learnt from earlier units."""
 
     unit: str
     cost: Cost
     peak_bytes: int
     seconds: Interval
     source: Source
+    least_bytes: int = 0
+    expected_s: float = 0.0
 
 
 class Prices(NamedTuple):
-    """All units in their order: the audit of roles, recall, the merged reads, every test that will run, the report;
-    and what is to be said of the models beside: what does not fit, what was assumed."""
+    """All units in their order: what starts the run (imports, opening), the audit of roles, recall, the merged reads,
+    every test that will run, the report; and what is to be said of the models beside: what does not fit, what was
+    assumed."""
 
     units: tuple[Price, ...]
     notes: tuple[str, ...] = ()
@@ -68,6 +91,11 @@ class Prices(NamedTuple):
     def peak_bytes(self) -> int:
         """Of the whole run."""
         return max(price.peak_bytes for price in self.units)
+
+    @property
+    def least_bytes(self) -> int:
+        """Of the whole run, at least."""
+        return max(price.least_bytes for price in self.units)
 
     def of(self, unit: str) -> Price:
         """The price of one unit."""
@@ -103,7 +131,7 @@ class Pricer:
         # every rank must time the same passes, whatever has been recorded meanwhile
         again = bench.pool.placement.ranks > 1 or self._sketched
         self._recorded = () if again else timings.recorded(conditions(settings))
-        self._benchmarked: float | None = None
+        self._times: PassTimes | None = None
         self._held = _process_bytes()
 
     def prices(self, planner: Planner) -> Prices:
@@ -113,7 +141,7 @@ class Pricer:
         units = [("roles", in_states(roles_cost(self.case), self.case)), ("recall", self._recall(audited))]
         units += [("reads", self._reads(planner, running, audited))]
         units += [(planned.name, planned.own) for planned in running]
-        priced = tuple(self._price(*unit) for unit in (*units, ("report", Cost())))
+        priced = (self._start(), *(self._price(*unit) for unit in (*units, (REPORT, Cost()))))
         return Prices(priced, (*self._assumed(), *self._fitting(priced)))
 
     def _assumed(self) -> Iterable[str]:
@@ -186,35 +214,58 @@ class Pricer:
 
     # ---- time and memory -----------------------------------------------------------------------------------------
     def _price(self, unit: str, cost: Cost) -> Price:
-        spent = [earlier for earlier in self._recorded if earlier.unit == unit]
+        known = fitted().of(unit)
+        expected = (known or USUAL).seconds(Workload.of(cost, self.times, small_seconds()))
+        spent = [earlier for earlier in self._recorded if earlier.unit == unit and earlier.said_s > 0]
         most = max((_share(earlier) for earlier in spent), default=0.0)
-        scaled = [self._scaled(cost, earlier) for earlier in spent if _share(earlier) >= ENOUGH_RUN * most][-LAST:]
-        source: Source = "recorded" if scaled else "arithmetic" if self._sketched else "benchmark"
-        estimates = scaled or [self._from_benchmark(unit, cost)]
-        wider = WIDENED[source]
-        seconds = Interval(lo=min(estimates) / wider, hi=max(estimates) * wider)
-        return Price(unit, cost, self._peak(cost), seconds, source)
+        learnt = [seconds_of(earlier, self.settings) / earlier.said_s for earlier in spent
+                  if _share(earlier) >= ENOUGH_RUN * most][-LAST:]  # fmt: skip
+        source: Source = "recorded" if learnt else "arithmetic" if self._sketched else "benchmark"
+        seconds = _around([expected * times for times in learnt] or [expected], source)
+        peak = self._peak(cost)
+        return Price(unit, cost, round(peak * MEMORY_TIMES), seconds, source, round(peak / MEMORY_TIMES), expected)
 
-    def _scaled(self, cost: Cost, spent: Spent) -> float:
-        """Seconds of an earlier unit, scaled to this work."""
-        before, now = spent.fwd_tokens + 2 * spent.bwd_tokens, cost.fwd_tokens + 2 * cost.bwd_tokens
-        scale = self.parameters * now / (spent.parameters * before) if before and now else 1.0
-        return seconds_of(spent, self.settings) * scale
+    def _start(self) -> Price:
+        """What has been done when a run is priced: it was done to price it."""
+        so_far, fresh = time.process_time(), START_S * small_seconds() / USUAL_SMALL_S
+        expected = so_far * START_TIMES if so_far < FRESH_S else fresh
+        peak = self._held + LIBRARIES
+        source: Source = "arithmetic" if self._sketched else "benchmark"
+        return Price(START, Cost(), round(peak * MEMORY_TIMES), _around([expected], "recorded"), source,
+                     round(peak / MEMORY_TIMES), expected)  # fmt: skip
 
-    def _from_benchmark(self, unit: str, cost: Cost) -> float:
-        if self._benchmarked is None and self._sketched:
-            self._benchmarked = 2 * self.parameters / multiplied_per_second(self.settings)
-        if self._benchmarked is None:
-            self._benchmarked = self.bench.seconds_per_token(self.case.base, self.case.rows(Texts(cohort="forget")))
-        passes = (cost.fwd_tokens + 2 * cost.bwd_tokens) * self._benchmarked
-        return passes + cost.steps * STEP_S + (REPORT_S if unit == "report" else UNIT_S)
+    @property
+    def times(self) -> PassTimes:
+        """How long passes of base take, found once: small ones are run, or counted where there are no weights."""
+        if self._times is None and self._sketched:
+            rate, width = multiplied_per_second(self.settings), self._sizes.width or 0
+            head = 2 * width * (self._sizes.vocabulary or 0) / rate
+            beside = small_seconds() * STEPS_A_BLOCK * (self._sizes.blocks or 1)
+            self._times = PassTimes(beside, 2 * self.parameters / rate, head)
+        if self._times is None:
+            self._times = self.bench.pass_times(self.case.base, self.case.rows(Texts(cohort="forget")))
+        return self._times
 
     def _peak(self, cost: Cost) -> int:
-        """The process as it is, the models that have to be held, the largest batch, and what training adds."""
-        model = self._model
-        token = 4 * (STATES * (self._sizes.width or 0) + (self._sizes.vocabulary or 0))
-        batch = min(self.settings.token_budget, cost.fwd_tokens) * token
-        return self._held + cost.resident * model + batch + (TRAINED_COPIES * model if cost.bwd_tokens else 0)
+        """The process as it is and what it still imports, the models that have to be held, the largest batch (with a
+        gradient the states of all blocks are kept; what does not fit is run in halves), and what training adds."""
+        width, vocabulary = self._sizes.width or 0, self._sizes.vocabulary or 0
+        at_once = min(self.settings.token_budget, cost.fwd_tokens)
+        kept = min(at_once, cost.bwd_tokens // max(cost.steps, 1)) * (self._sizes.blocks or 1)
+        states = min(4 * width * (STATES * at_once + KEPT * kept), device_bytes(self.settings.device))
+        logits = 3 * 4 * min(LOGITS_AT_ONCE, at_once * vocabulary)
+        trained = TRAINED_COPIES * self._model if cost.bwd_tokens else 0
+        return self._held + LIBRARIES + cost.resident * self._model + states + logits + trained
+
+
+def _around(estimates: Sequence[float], source: Source) -> Interval:
+    """A range around some estimates, no wider than :data:`WIDEST` where something was timed."""
+    wider = WIDENED[source]
+    lo, hi = min(estimates) / wider, max(estimates) * wider
+    if source != "arithmetic" and hi > WIDEST * lo:
+        middle = median(estimates)
+        lo, hi = middle / WIDEST**0.5, middle * WIDEST**0.5
+    return Interval(lo=lo, hi=hi)
 
 
 def parameters_of(ckpt: Checkpoint) -> int:

@@ -22,7 +22,8 @@ KEPT_LINES: Final = 2000
 class Spent(Record):
     """One finished unit: how it was made, on how large a model, the tokens asked for and really run, and the seconds.
 
-    ``how`` names backend, device, dtype, attention and threads. What was found in a store was not run.
+    ``how`` names backend, device, dtype, attention and threads. What was found in a store was not run. ``said_s``: what
+    the plan had said, before anything that this machine learnt from earlier units; 0 where it had said nothing.
     """
 
     unit: str
@@ -33,6 +34,7 @@ class Spent(Record):
     run_tokens: int
     cpu_s: float
     wall_s: float
+    said_s: float = 0.0
 
 
 def path() -> Path:

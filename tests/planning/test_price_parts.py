@@ -7,13 +7,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from audit.bench import Bench
+from audit.bench import Bench, PassTimes
 from audit.case import open_case
 from audit.planning import RunSettings, pricing, timings
 from audit.planning.planner import Fetch
 from audit.planning.pricing import (
     ENOUGH_RUN,
     LAST,
+    LIBRARIES,
     Price,
     Pricer,
     Prices,
@@ -22,6 +23,7 @@ from audit.planning.pricing import (
     seconds_of,
 )
 from audit.planning.timings import Spent
+from audit.planning.unit_costs import UnitCost, UnitCosts
 from audit.probing import SCORE
 from audit.schema import Cost, Interval, Read, Site, Texts
 from audit.wrappers import Placement
@@ -32,45 +34,49 @@ ALONE = RunSettings(device="cpu", dtype="float32", threads=1, store=None)
 
 @pytest.fixture
 def pricer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pricer]:
-    """Of the planted case, with nothing recorded, a thousand tokens a second and a million bytes held."""
+    """Of the planted case, with nothing recorded, a thousand tokens a second, passes of 2 ms, heads that cost a fifth
+    of a token, small steps of 10 microseconds, and a million bytes held; of no unit anything is known."""
     made = Pricer(open_case(planted_world.case("clean"), planted_world.root(), tmp_path), Bench(), ALONE)
     monkeypatch.setattr(made, "_recorded", ())
-    monkeypatch.setattr(made, "_benchmarked", 0.001)
+    monkeypatch.setattr(made, "_times", PassTimes(0.002, 0.001, 0.0002))
     monkeypatch.setattr(made, "_held", 1_000_000)
+    monkeypatch.setattr(pricing, "small_seconds", lambda: 1e-5)
+    monkeypatch.setattr(pricing, "fitted", UnitCosts)
     yield made
 
 
 def spent(unit: str = "u", **changes: float) -> Spent:
-    numbers = {"parameters": 1000, "fwd_tokens": 100, "bwd_tokens": 0, "run_tokens": 100, "cpu_s": 2.0, "wall_s": 5.0}
+    numbers = {"parameters": 1000, "fwd_tokens": 100, "bwd_tokens": 0, "run_tokens": 100, "cpu_s": 2.0, "wall_s": 5.0,
+               "said_s": 1.0}  # fmt: skip
     return Spent.model_validate({"unit": unit, "how": "x", **numbers, **changes})
 
 
-def test_without_a_record_a_unit_takes_its_passes_its_steps_and_a_little(pricer: Pricer) -> None:
-    cost = Cost(fwd_tokens=3000, bwd_tokens=1000, steps=100)
-    for unit, more in (("u", 0.25), ("report", 1.0)):
-        price = pricer._price(unit, cost)
-        seconds = 5.0 + 100 * 0.004 + more
-        assert price.source == "benchmark"
-        assert price.seconds.ends == pytest.approx((seconds / 2.5, seconds * 2.5))
+USUAL_S = 3000 * 1e-5 + 20 * 0.002
+"""Of a unit without tokens and steps, of which nothing is known."""
 
 
-def test_a_recorded_unit_is_scaled_by_parameters_and_passes_and_one_without_passes_is_taken_as_it_is(
+def test_a_unit_takes_its_tokens_through_blocks_and_head_its_steps_its_passes_and_what_lies_beside(
     pricer: Pricer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pricer, "parameters", 4000)
-    ends = {}
-    for name, before, cost in (
-        ("forward", spent(), Cost(fwd_tokens=250)),
-        ("both", spent(bwd_tokens=50), Cost(fwd_tokens=100, bwd_tokens=100)),
-        ("none before", spent(fwd_tokens=0, run_tokens=0), Cost(fwd_tokens=500)), ("none now", spent(), Cost()),
-    ):  # fmt: skip
-        monkeypatch.setattr(pricer, "_recorded", (before, spent("other", cpu_s=99.0)))
-        price = pricer._price("u", cost)
-        assert price.source == "recorded"
-        ends[name] = price.seconds.ends
-    expected = {"forward": 2 * 4 * 2.5, "both": 2 * 4 * 1.5, "none before": 2.0, "none now": 2.0}
-    for name, seconds in expected.items():
-        assert ends[name] == pytest.approx((seconds / 1.4, seconds * 1.4)), name
+    cost, declared = Cost(fwd_tokens=3000, bwd_tokens=1000, steps=100), 3000 + 2 * 1000
+    usual = USUAL_S + 1.0 * declared * 0.001 + 0.3 * declared * 0.0002 + 3 * 100 * 0.002
+    known = 7 * 1e-5 + 5 * 0.002 + 0.5 * declared * 0.001 + 2 * declared * 0.0002 + 11 * 100 * 0.002
+    monkeypatch.setattr(pricing, "fitted", lambda: UnitCosts(units=(UnitCost(unit="k", factors=(7, 5, 0.5, 2, 11)),)))
+    for unit, seconds in (("u", usual), ("k", known)):
+        price = pricer._price(unit, cost)
+        assert price.source == "benchmark" and price.expected_s == pytest.approx(seconds)
+        assert price.seconds.ends == pytest.approx((seconds / 1.7, seconds * 1.7))
+
+
+def test_what_this_machine_took_of_what_was_said_corrects_the_next_price_of_the_unit_alone(
+    pricer: Pricer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pricer, "_recorded", (spent(cpu_s=3.0, said_s=1.5), spent("other", cpu_s=99.0)))
+    price = pricer._price("u", Cost())
+    assert price.source == "recorded" and price.expected_s == pytest.approx(USUAL_S), "what is said stays the same"
+    assert price.seconds.ends == pytest.approx((2 * USUAL_S / 1.4, 2 * USUAL_S * 1.4))
+    monkeypatch.setattr(pricer, "_recorded", (spent(cpu_s=3.0, said_s=0.0),))
+    assert pricer._price("u", Cost()).source == "benchmark", "an earlier Residua said nothing"
 
 
 @pytest.mark.parametrize(("ranks", "sketched"), [(1, False), (2, False), (1, True)])
@@ -87,17 +93,18 @@ def test_what_was_spent_under_these_conditions_counts_unless_ranks_or_configs_al
     assert found._recorded == ((own,) if (ranks, sketched) == (1, False) else ())
 
 
-def test_of_many_recorded_units_the_last_five_that_ran_enough_give_the_range(
+def test_of_many_recorded_units_the_last_five_that_ran_enough_give_the_range_which_is_no_wider_than_three(
     pricer: Pricer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pricer, "parameters", 1000)
-    earlier = [spent(cpu_s=float(n)) for n in range(1, LAST + 3)]
+    earlier = [spent(cpu_s=n) for n in (9.0, 9.0, 1.0, 1.1, 1.2, 1.3, 1.4)]
     stored = [spent(cpu_s=0.1, run_tokens=49), spent(cpu_s=77.0, run_tokens=50)]
-    assert ENOUGH_RUN == 0.5
+    assert (ENOUGH_RUN, LAST) == (0.5, 5)
     monkeypatch.setattr(pricer, "_recorded", (*earlier, stored[0]))
-    assert pricer._price("u", Cost(fwd_tokens=100)).seconds.ends == pytest.approx((3 / 1.4, 7 * 1.4))
+    ends = pricer._price("u", Cost()).seconds.ends
+    assert ends == pytest.approx((USUAL_S / 1.4, USUAL_S * 1.4 * 1.4))
     monkeypatch.setattr(pricer, "_recorded", (*earlier, *stored))
-    assert pricer._price("u", Cost(fwd_tokens=100)).seconds.ends == pytest.approx((4 / 1.4, 77 * 1.4))
+    ends = pricer._price("u", Cost()).seconds.ends
+    assert ends == pytest.approx((1.3 * USUAL_S / 3**0.5, 1.3 * USUAL_S * 3**0.5)), "around the middle one"
 
 
 @pytest.mark.parametrize(
@@ -109,16 +116,26 @@ def test_time_is_the_processors_where_one_thread_of_it_computes(
     assert seconds_of(spent(), RunSettings(device=device, threads=threads)) == seconds
 
 
-def test_memory_is_what_is_held_models_a_batch_and_what_training_adds(pricer: Pricer) -> None:
-    width, vocabulary = pricer._sizes.width, pricer._sizes.vocabulary
-    assert width and vocabulary == len(planted_world.tokenizer())
-    token, model = 4 * (24 * width + vocabulary), pricer.parameters * 4
+def test_memory_is_what_is_held_libraries_models_a_batch_and_what_training_adds(pricer: Pricer) -> None:
+    width, vocabulary, blocks = pricer._sizes.width, pricer._sizes.vocabulary, pricer._sizes.blocks
+    assert width and blocks and vocabulary == len(planted_world.tokenizer())
+    state, logits, model, held = 4 * 24 * width, 3 * 4 * vocabulary, pricer.parameters * 4, 1_000_000 + LIBRARIES
     assert pricer._model == model
-    assert pricer._peak(Cost(resident=0)) == 1_000_000
-    assert pricer._peak(Cost(resident=3)) == 1_000_000 + 3 * model
-    assert pricer._peak(Cost(fwd_tokens=10)) == 1_000_000 + model + 10 * token
-    assert pricer._peak(Cost(fwd_tokens=10**9)) == 1_000_000 + model + pricer.settings.token_budget * token
-    assert pricer._peak(Cost(fwd_tokens=10, bwd_tokens=1)) == 1_000_000 + 5 * model + 10 * token
+    assert pricer._peak(Cost(resident=0)) == held
+    assert pricer._peak(Cost(resident=3)) == held + 3 * model
+    assert pricer._peak(Cost(fwd_tokens=10)) == held + model + 10 * (state + logits)
+    budget = pricer.settings.token_budget
+    assert pricer._peak(Cost(fwd_tokens=10**9)) == held + model + budget * (state + logits)
+    at_once = 10 * (state + logits) + held + 5 * model
+    assert pricer._peak(Cost(fwd_tokens=10, bwd_tokens=8)) == at_once + 8 * blocks * state // 2
+    assert pricer._peak(Cost(fwd_tokens=10, bwd_tokens=8, steps=4)) == at_once + 2 * blocks * state // 2
+    price = pricer._price("u", Cost(resident=3))
+    assert (price.least_bytes, price.peak_bytes) == (round((held + 3 * model) / 1.6), round((held + 3 * model) * 1.6))
+
+
+def test_logits_of_a_large_vocabulary_are_never_there_at_once(pricer: Pricer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pricer, "_sizes", SimpleNamespace(width=0, vocabulary=50_000, blocks=0))
+    assert pricer._peak(Cost(fwd_tokens=10**9, resident=0)) == 1_000_000 + LIBRARIES + 3 * 4 * 2**24
 
 
 def priced(unit: str, lo: float, hi: float, peak: int = 1, **cost: int) -> Price:
@@ -176,25 +193,38 @@ def test_what_the_audit_of_roles_has_read_is_run_again_only_where_there_is_no_st
 
 
 @pytest.mark.parametrize("sketched", [True, False])
-def test_how_fast_a_token_is_is_found_once_and_by_arithmetic_where_there_are_no_weights(
+def test_how_fast_passes_are_is_found_once_and_by_arithmetic_where_there_are_no_weights(
     pricer: Pricer, sketched: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
 
-    def measured(checkpoint: object, rows: object) -> float:
+    def measured(checkpoint: object, rows: object) -> PassTimes:
         assert checkpoint is pricer.case.base and rows is pricer.case.rows(Texts(cohort="forget"))
         asked.append("bench")
-        return 0.5
+        return PassTimes(0.0, 0.5, 0.0)
 
     monkeypatch.setattr(pricer, "_sketched", sketched)
-    monkeypatch.setattr(pricer, "_benchmarked", None)
-    monkeypatch.setattr(pricer, "bench", SimpleNamespace(seconds_per_token=measured))
+    monkeypatch.setattr(pricer, "_times", None)
+    monkeypatch.setattr(pricer, "_sizes", SimpleNamespace(width=3, vocabulary=5, blocks=2))
+    monkeypatch.setattr(pricer, "bench", SimpleNamespace(pass_times=measured))
     monkeypatch.setattr(pricing, "multiplied_per_second", lambda how: asked.append("device") or pricer.parameters * 8.0)
-    took = 10 * (0.25 if sketched else 0.5) + 0.25
-    wider = 4.0 if sketched else 2.5
     for _ in range(2):
-        assert pricer._price("u", Cost(fwd_tokens=10)).seconds.ends == pytest.approx((took / wider, took * wider))
+        times = pricer.times
+    by_hand = PassTimes(2 * 60 * 1e-5, 0.25, 2 * 3 * 5 / (pricer.parameters * 8.0))
+    assert times == pytest.approx(by_hand if sketched else (0.0, 0.5, 0.0))
     assert asked == (["device"] if sketched else ["bench"])
+    price = pricer._price("u", Cost(fwd_tokens=10))
+    assert price.seconds.hi / price.seconds.lo == pytest.approx(16 if sketched else 1.7**2)
+
+
+@pytest.mark.parametrize("so_far", [2.0, 59.0, 61.0])
+def test_a_start_takes_what_pricing_took_and_a_little_unless_the_process_is_an_old_one(
+    pricer: Pricer, so_far: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pricing.time, "process_time", lambda: so_far)
+    price = pricer._start()
+    assert price.unit == "start" and price.expected_s == pytest.approx(1.4 * so_far if so_far < 60 else 8.0)
+    assert price.seconds.hi / price.seconds.lo == pytest.approx(1.4**2)
 
 
 @pytest.mark.parametrize("store", [None, Path("store")])
@@ -227,10 +257,10 @@ def test_merged_reads_are_priced_by_the_passes_that_nothing_made_before(
 def test_a_model_whose_config_states_no_width_is_priced_by_its_vocabulary(
     pricer: Pricer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vocabulary, held = pricer._sizes.vocabulary, 1_000_000
-    monkeypatch.setattr(pricer, "_sizes", SimpleNamespace(width=None, vocabulary=vocabulary))
-    assert pricer._peak(Cost(fwd_tokens=10, resident=0)) == held + 10 * 4 * vocabulary
-    monkeypatch.setattr(pricer, "_sizes", SimpleNamespace(width=7, vocabulary=None))
+    vocabulary, held = pricer._sizes.vocabulary, 1_000_000 + LIBRARIES
+    monkeypatch.setattr(pricer, "_sizes", SimpleNamespace(width=None, vocabulary=vocabulary, blocks=None))
+    assert pricer._peak(Cost(fwd_tokens=10, resident=0)) == held + 10 * 3 * 4 * vocabulary
+    monkeypatch.setattr(pricer, "_sizes", SimpleNamespace(width=7, vocabulary=None, blocks=None))
     assert pricer._peak(Cost(fwd_tokens=10, resident=0)) == held + 10 * 4 * 24 * 7
 
 

@@ -60,11 +60,11 @@ def _priced(planner: "Planner", prices: "Prices", out: Path, of_images: bool) ->
     """The plan: inputs, tests with their prices, what will not run and why, what cannot be decided with so few groups,
     totals, and what would be written."""
     from audit.schema import ExitCode
-    from audit.wording import lasting, told_bytes
+    from audit.wording import lasting
 
     plan, undecidable = planner.plan, planner.undecidable
     running = [test for test in plan.tests if test.will_run]
-    total = f"{lasting(*prices.seconds.ends)}, {_source(prices)}; memory about {told_bytes(prices.peak_bytes)} at most"
+    total = f"{lasting(*prices.seconds.ends)}, {_source(prices)}; {_memory(prices)}"
     lines = [f"input {role}: {fingerprint[:12]}" for role, fingerprint in plan.fingerprints.items()]
     lines += [f"input {cohort}: {sha256[:12]}" for cohort, sha256 in plan.data_sha256.items()]
     lines += [f"data {note}" for note in plan.notes]
@@ -85,6 +85,7 @@ def _priced(planner: "Planner", prices: "Prices", out: Path, of_images: bool) ->
         "outputs": list[JsonValue](str(out / name) for name in OUTPUTS),
         "price": {
             "seconds": [lo, hi], "source": _source(prices), "peak_bytes": prices.peak_bytes,
+            "least_bytes": prices.least_bytes,
             "fwd_tokens": sum(price.cost.fwd_tokens for price in prices.units),
             "bwd_tokens": sum(price.cost.bwd_tokens for price in prices.units),
             "notes": list[JsonValue](prices.notes),
@@ -96,6 +97,12 @@ def _priced(planner: "Planner", prices: "Prices", out: Path, of_images: bool) ->
         (_table(plan, prices, of_images), *lines),
         ExitCode.OK if running and not undecidable else ExitCode.UNDECIDED,
     )
+
+
+def _memory(prices: "Prices") -> str:
+    from audit.wording import told_bytes
+
+    return f"memory {told_bytes(prices.least_bytes)} to {told_bytes(prices.peak_bytes)}"
 
 
 def _source(prices: "Prices") -> str:
