@@ -86,7 +86,7 @@ class PassRecorder:
         return kind
 
     # ---- passes --------------------------------------------------------------------------------------------------
-    def calls(self, place: _Place, states: Tensor, past: int) -> int | None:
+    def calls(self, place: _Place, states: Any, past: int) -> int | None:
         """A marked module is about to run; returns the place of what is written down, None for a core."""
         what, kind, number = place
         if what == "core":
@@ -109,7 +109,7 @@ class PassRecorder:
         """What a marked module returned: gradients that flow through it are to be recognised."""
         state = output if isinstance(output, Tensor) else output[0] if isinstance(output, tuple) else None
         if isinstance(state, Tensor) and state.grad_fn is not None:
-            state.grad_fn.metadata.setdefault(_SEEN, set()).add((self.unit, at, place[2]))
+            _kept_with(state.grad_fn).setdefault(_SEEN, set()).add((self.unit, at, place[2]))
 
     # ---- gradients -----------------------------------------------------------------------------------------------
     def goes_back(self, outputs: Iterable[Tensor], inputs: Iterable[Tensor] | None, again: bool) -> None:
@@ -142,6 +142,11 @@ class PassRecorder:
         self._weighed = False
 
 
+def _kept_with(node: Any) -> dict[str, set[tuple[str, int, int]]]:
+    """What is written down beside a node of autograd, as long as its graph lives."""
+    return node.metadata
+
+
 def _reached(roots: list[Node], sources: set[Node] | None) -> tuple[set[tuple[str, int, int]], list[Node]]:
     """The marks of the nodes through which a gradient flows from the roots, and the leaves at which it ends: those
     above a source, or all where none is named."""
@@ -161,7 +166,7 @@ def _reached(roots: list[Node], sources: set[Node] | None) -> tuple[set[tuple[st
         ends = not below if sources is None else node in sources
         needed[node] = flows or ends
         if flows:
-            marks |= node.metadata.get(_SEEN, set())
+            marks |= _kept_with(node).get(_SEEN, set())
         if ends:
             leaves.append(node)
     return marks, leaves

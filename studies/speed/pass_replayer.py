@@ -18,7 +18,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from studies.speed.pass_list import Back, Event, Head, ModelKind, Opened, PassList, Run, Stepped
+from studies.speed.pass_list import Back, Event, Head, ModelKind, Opened, PassList, Run
 
 _LISTS: Final = ("layers", "h", "layer", "blocks")
 
@@ -135,7 +135,7 @@ class Replay:
                     if last_use[reached] == at:
                         self._outputs.pop(reached, None)
                         self._sources.pop(reached, None)
-            elif isinstance(event, Stepped) and event.weights and self._trained is not None:
+            elif event.weights and self._trained is not None:
                 self._trained.stepped(event.numbers)
 
     def _model(self, kind: int) -> BareModel:

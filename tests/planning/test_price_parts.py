@@ -119,6 +119,7 @@ def test_time_is_the_processors_where_one_thread_of_it_computes(
 def test_memory_is_what_is_held_libraries_models_a_batch_and_what_training_adds(pricer: Pricer) -> None:
     width, vocabulary, blocks = pricer._sizes.width, pricer._sizes.vocabulary, pricer._sizes.blocks
     assert width and blocks and vocabulary == len(planted_world.tokenizer())
+    assert vocabulary is not None
     state, logits, model, held = 4 * 24 * width, 3 * 4 * vocabulary, pricer.parameters * 4, 1_000_000 + LIBRARIES
     assert pricer._model == model
     assert pricer._peak(Cost(resident=0)) == held
@@ -139,7 +140,7 @@ def test_logits_of_a_large_vocabulary_are_never_there_at_once(pricer: Pricer, mo
 
 
 def priced(unit: str, lo: float, hi: float, peak: int = 1, **cost: int) -> Price:
-    return Price(unit, Cost(**cost), peak, Interval(lo=lo, hi=hi), "benchmark")
+    return Price(unit, Cost.model_validate(cost), peak, Interval(lo=lo, hi=hi), "benchmark")
 
 
 def test_a_run_takes_the_sum_of_its_units_and_the_most_memory_of_any() -> None:
@@ -208,8 +209,7 @@ def test_how_fast_passes_are_is_found_once_and_by_arithmetic_where_there_are_no_
     monkeypatch.setattr(pricer, "_sizes", SimpleNamespace(width=3, vocabulary=5, blocks=2))
     monkeypatch.setattr(pricer, "bench", SimpleNamespace(pass_times=measured))
     monkeypatch.setattr(pricing, "multiplied_per_second", lambda how: asked.append("device") or pricer.parameters * 8.0)
-    for _ in range(2):
-        times = pricer.times
+    times = (pricer.times, pricer.times)[1]
     by_hand = PassTimes(2 * 60 * 1e-5, 0.25, 2 * 3 * 5 / (pricer.parameters * 8.0))
     assert times == pytest.approx(by_hand if sketched else (0.0, 0.5, 0.0))
     assert asked == (["device"] if sketched else ["bench"])
@@ -257,7 +257,7 @@ def test_merged_reads_are_priced_by_the_passes_that_nothing_made_before(
 def test_a_model_whose_config_states_no_width_is_priced_by_its_vocabulary(
     pricer: Pricer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vocabulary, held = pricer._sizes.vocabulary, 1_000_000 + LIBRARIES
+    vocabulary, held = pricer._sizes.vocabulary or 0, 1_000_000 + LIBRARIES
     monkeypatch.setattr(pricer, "_sizes", SimpleNamespace(width=None, vocabulary=vocabulary, blocks=None))
     assert pricer._peak(Cost(fwd_tokens=10, resident=0)) == held + 10 * 3 * 4 * vocabulary
     monkeypatch.setattr(pricer, "_sizes", SimpleNamespace(width=7, vocabulary=None, blocks=None))

@@ -181,7 +181,7 @@ def test_too_little_time_leaves_out_the_longest_first_and_a_resumed_run_leaves_o
     timings.path().unlink(missing_ok=True)
     for unit in ("causal", "context_trained"):
         slow = Spent(unit=unit, how=conditions_of(quick), parameters=1, fwd_tokens=1, bwd_tokens=0, run_tokens=1,
-                     cpu_s=10.0, wall_s=10.0)  # fmt: skip
+                     cpu_s=10.0, wall_s=10.0, said_s=1e-6)  # fmt: skip
         timings.record(slow)
     assert [t.probe for t in plan(case, tmp_path / "new", quick).tests if not t.will_run] == [
         "causal",
