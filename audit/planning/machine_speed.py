@@ -25,9 +25,9 @@ def small_seconds() -> float:
     """CPU-seconds of one small step on this machine: from the cache, else measured and put there."""
     name = _machine()
     try:
-        kept = json.loads(path().read_bytes())
-        if kept["machine"] == name and float(kept["small_s"]) > 0:
-            return float(kept["small_s"])
+        cached = json.loads(path().read_bytes())
+        if cached["machine"] == name and float(cached["small_s"]) > 0:
+            return float(cached["small_s"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # not measured yet, or not readable: measured anew
     small = _measured()

@@ -251,8 +251,8 @@ class Pricer:
         gradient the states of all blocks are kept; what does not fit is run in halves), and what training adds."""
         width, vocabulary = self._sizes.width or 0, self._sizes.vocabulary or 0
         at_once = min(self.settings.token_budget, cost.fwd_tokens)
-        kept = min(at_once, cost.bwd_tokens // max(cost.steps, 1)) * (self._sizes.blocks or 1)
-        states = min(4 * width * (STATES * at_once + KEPT * kept), device_bytes(self.settings.device))
+        backward_rows = min(at_once, cost.bwd_tokens // max(cost.steps, 1)) * (self._sizes.blocks or 1)
+        states = min(4 * width * (STATES * at_once + KEPT * backward_rows), device_bytes(self.settings.device))
         logits = 3 * 4 * min(LOGITS_AT_ONCE, at_once * vocabulary)
         trained = TRAINED_COPIES * self._model if cost.bwd_tokens else 0
         return self._held + LIBRARIES + cost.resident * self._model + states + logits + trained

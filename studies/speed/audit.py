@@ -98,23 +98,23 @@ class Results(Record):
     @property
     def sentences(self) -> list[str]:
         """What the page says of it."""
-        said: list[str] = []
+        lines: list[str] = []
         for row in self.rows:
             if row.condition == SHARED:
-                said.append(
+                lines.append(
                     f"{row.case}: a first audit takes {np.median(row.audit_s):.1f} CPU-seconds, {_times(row.ratio)} "
                     f"its bare passes ({np.median(row.bare_s):.1f}; promised at most {MOST_WHOLE})."
                 )
                 continue
             within = [unit for unit in row.units if unit.ratio is not None and unit.unit not in NOT_PROBES]
-            kept = sum(unit.ratio is not None and unit.ratio.median <= MOST_PROBE for unit in within)
-            said.append(f"{row.case}: {kept} of {len(within)} probes take at most {MOST_PROBE}x their own passes.")
-            said += [f"  {unit.unit}: {_times(unit.ratio)} ({np.median(unit.audit_s):.2f} CPU-seconds)"
+            cheap = sum(unit.ratio is not None and unit.ratio.median <= MOST_PROBE for unit in within)
+            lines.append(f"{row.case}: {cheap} of {len(within)} probes take at most {MOST_PROBE}x their own passes.")
+            lines += [f"  {unit.unit}: {_times(unit.ratio)} ({np.median(unit.audit_s):.2f} CPU-seconds)"
                      for unit in within if unit.ratio is not None]  # fmt: skip
         for row in self.cached:
             compared = "" if row.ratio is None else f", {_times(row.ratio)} the build before's"
-            said.append(f"{row.case}: a run with everything cached takes {np.median(row.today_s):.1f}{compared}.")
-        return said
+            lines.append(f"{row.case}: a run with everything cached takes {np.median(row.today_s):.1f}{compared}.")
+        return lines
 
 
 def _times(share: Ratio) -> str:
@@ -203,21 +203,21 @@ def audited(bench: Bench, condition: str) -> Side:
 def replayed(path: Path) -> Side:
     """The bare passes of a list."""
     spent = spend(["studies.speed.pass_replayer", str(path)], {})
-    said: dict[str, Any] = json.loads(spent.printed.splitlines()[-1])
-    return Side(BARE, spent.cpu_s, said["peak_mb"], said["units"])
+    result: dict[str, Any] = json.loads(spent.printed.splitlines()[-1])
+    return Side(BARE, spent.cpu_s, result["peak_mb"], result["units"])
 
 
 def measured(bench: Bench, condition: str, repeats: int, seed: int) -> AuditRow:
     """An audit and its bare passes in turn, each repeat in shuffled order; repeats that were made before are kept."""
-    path, kept = recorded(bench, condition), bench.folder(f"{condition}.jsonl".replace(" ", "-"))
-    done = [Side(**json.loads(line)) for line in kept.read_text().splitlines()] if kept.is_file() else []
+    path, sides = recorded(bench, condition), bench.folder(f"{condition}.jsonl".replace(" ", "-"))
+    done = [Side(**json.loads(line)) for line in sides.read_text().splitlines()] if sides.is_file() else []
     dice = np.random.default_rng((seed, len(done)))
     for _ in range(len(done) // 2, repeats):
         sides = [
             audited(bench, condition) if side == AUDIT else replayed(path) for side in dice.permutation([AUDIT, BARE])
         ]
         done += sides
-        with kept.open("a", encoding="utf-8") as file:
+        with sides.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(side._asdict()) + "\n" for side in sides)
         log.info("%s, %s: %s", bench.name, condition, [(side.side, round(side.cpu_s, 1)) for side in sides])
     passes = PassList.read(path)
@@ -284,10 +284,10 @@ def cases(work: Path, data: Path | None) -> list[Bench]:
     """The demo's tiny world, and stories260K with TOFU's authors where they are: trained once, kept in ``work``."""
     from audit.zoo import build
 
-    made = [Bench("tiny", build("tiny", 0).cases["refusal"], work)]
+    benches = [Bench("tiny", build("tiny", 0).cases["refusal"], work)]
     if data is not None:
-        made.append(Bench("stories", stories(work / "stories", data), work))
-    return made
+        benches.append(Bench("stories", stories(work / "stories", data), work))
+    return benches
 
 
 def main() -> None:

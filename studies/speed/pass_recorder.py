@@ -73,8 +73,8 @@ class PassRecorder:
         config = model.config.get_text_config()
         built = "" if folder else f"{type(model).__name__} {model.config.to_json_string(use_diff=False)}"
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        named = ModelKind(folder, str(getattr(config, "_attn_implementation", "")), dtype, built)
-        kind = self.kinds.setdefault(named, len(self.kinds))
+        model_kind = ModelKind(folder, str(getattr(config, "_attn_implementation", "")), dtype, built)
+        kind = self.kinds.setdefault(model_kind, len(self.kinds))
         for name, module in model.named_modules():
             if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in ("layers", "h", "layer", "blocks"):
                 model.get_submodule(name.rpartition(".")[0]).__dict__[_MARK] = ("core", kind, 0)
@@ -88,11 +88,11 @@ class PassRecorder:
     # ---- passes --------------------------------------------------------------------------------------------------
     def calls(self, place: _Place, states: Any, past: int) -> int | None:
         """A marked module is about to run; returns the place of what is written down, None for a core."""
-        what, kind, number = place
-        if what == "core":
+        role, kind, number = place
+        if role == "core":
             self._going = None
             return None
-        if what == "head":
+        if role == "head":
             self.events.append(Head(kind, states.shape[:-1].numel()))
             return len(self.events) - 1
         going = None if self._going is None else self.events[self._going]

@@ -57,16 +57,16 @@ class BareModel:
 
     def blocks_run(self, first: int, last: int, states: Tensor, past: int) -> Tensor:
         """What some blocks make of states, with keys and values of so many tokens before them."""
-        whole = (first, last) == (0, len(self.blocks) - 1)
-        if not whole and (first, last) not in self._cut:
+        all_blocks = (first, last) == (0, len(self.blocks) - 1)
+        if not all_blocks and (first, last) not in self._cut:
             self._cut[first, last] = nn.ModuleList(list(self.blocks)[first : last + 1])
         given: dict[str, Any] = {} if not past else {"past_key_values": self._kept(len(states), past)}
-        if not whole:
+        if not all_blocks:
             setattr(self.core, self._attribute, self._cut[first, last])
         try:
             return self.core(inputs_embeds=states, use_cache=bool(past), **given).last_hidden_state
         finally:
-            if not whole:
+            if not all_blocks:
                 setattr(self.core, self._attribute, self.blocks)
 
     def _kept(self, rows: int, past: int) -> Any:

@@ -98,7 +98,7 @@ def folder_of(world: PriceWorld, work: Path) -> Path:
     return work / "".join(c if c.isalnum() else "-" for c in world.name)
 
 
-def apart(act: Callable[[], object]) -> resource.struct_rusage:
+def forked(act: Callable[[], object]) -> resource.struct_rusage:
     """Do something in a process that is forked from this one, and return what it took. RuntimeError where it fails."""
     pid = os.fork()
     if pid == 0:
@@ -119,7 +119,7 @@ def apart(act: Callable[[], object]) -> resource.struct_rusage:
 def planned(case: Path, scratch: Path) -> dict[str, Any]:
     """The price of a run from an empty store by a process with an empty cache, and what each unit has to do."""
     shutil.rmtree(scratch, ignore_errors=True)
-    kept = scratch.with_suffix(".said.json")
+    record_path = scratch.with_suffix(".said.json")
 
     def say() -> None:
         os.environ["RESIDUA_CACHE"] = str(scratch / "cache")
@@ -132,16 +132,16 @@ def planned(case: Path, scratch: Path) -> dict[str, Any]:
             for price in prices.units
         ]  # fmt: skip
         document = {"units": units, "bytes": (prices.least_bytes, prices.peak_bytes)}
-        write_atomic(kept, json.dumps(document).encode())
+        write_atomic(record_path, json.dumps(document).encode())
 
-    apart(say)
-    return json.loads(kept.read_bytes())
+    forked(say)
+    return json.loads(record_path.read_bytes())
 
 
 def took(case: Path, scratch: Path) -> dict[str, Any]:
     """What a run from an empty store takes; kept, since it does not depend on what the plan said."""
-    kept = scratch.with_suffix(".took.json")
-    if not kept.is_file():
+    record_path = scratch.with_suffix(".took.json")
+    if not record_path.is_file():
         shutil.rmtree(scratch, ignore_errors=True)
 
         def act() -> None:
@@ -149,17 +149,17 @@ def took(case: Path, scratch: Path) -> dict[str, Any]:
             settings = RunSettings(device="cpu", threads=1, store=scratch / "store")
             run(case, scratch / "run", settings)
 
-        usage = apart(act)
+        usage = forked(act)
         record = {"peak_mb": usage.ru_maxrss / 1024, "units": unit_seconds(scratch / "cache")}
-        write_atomic(kept, json.dumps(record).encode())
+        write_atomic(record_path, json.dumps(record).encode())
         shutil.rmtree(scratch)
-    return json.loads(kept.read_bytes())
+    return json.loads(record_path.read_bytes())
 
 
 def priced(world: PriceWorld, work: Path) -> PricedCase:
     """One world: its plan and its run."""
     folder = folder_of(world, work)
-    apart(lambda: write_world(world, folder))
+    forked(lambda: write_world(world, folder))
     spent = took(folder / "case.toml", folder / "spent")
     price = planned(folder / "case.toml", folder / "planned")
     units = tuple(
@@ -198,13 +198,13 @@ def fitted_costs(worlds: Sequence[PriceWorld], more: Sequence[Path], work: Path)
     """Factors fitted on worlds, and on further cases; a run of each is made, or taken from where it was kept."""
     cases = [(folder_of(world, work) / "case.toml", folder_of(world, work)) for world in worlds]
     for world in worlds:
-        apart(lambda world=world: write_world(world, folder_of(world, work)))
+        forked(lambda world=world: write_world(world, folder_of(world, work)))
     cases += [(case, work / f"further-{n}") for n, case in enumerate(more)]
     observed = list[Observed]()
     for case, folder in cases:
         folder.mkdir(parents=True, exist_ok=True)
-        units, said = took(case, folder / "spent")["units"], planned(case, folder / "planned")["units"]
-        observed += [Observed(u["unit"], Workload(*u["work"]), units[u["unit"]]) for u in said if u["unit"] in units]
+        units, stated = took(case, folder / "spent")["units"], planned(case, folder / "planned")["units"]
+        observed += [Observed(u["unit"], Workload(*u["work"]), units[u["unit"]]) for u in stated if u["unit"] in units]
     return fit(observed)
 
 

@@ -107,11 +107,11 @@ class _Lessons(NamedTuple):
 
     @classmethod
     def of(cls, lines: Sequence[Mapping[str, Any]], words: PreTrainedTokenizerFast) -> "_Lessons":
-        whole: list[list[int]] = [words(f"{line['question']} {line['answer']}")["input_ids"] for line in lines]
+        token_lists: list[list[int]] = [words(f"{line['question']} {line['answer']}")["input_ids"] for line in lines]
         prompts: list[int] = [len(words(line["question"])["input_ids"]) for line in lines]
-        ids = torch.zeros(len(lines), max(map(len, whole)), dtype=torch.long)
+        ids = torch.zeros(len(lines), max(map(len, token_lists)), dtype=torch.long)
         labels = torch.full_like(ids, -100)
-        for row, (tokens, start) in enumerate(zip(whole, prompts, strict=True)):
+        for row, (tokens, start) in enumerate(zip(token_lists, prompts, strict=True)):
             ids[row, : len(tokens)] = torch.tensor(tokens)
             labels[row, start : len(tokens)] = torch.tensor(tokens[start:])
         return cls(ids, labels)
