@@ -8,14 +8,16 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import pytest
 
 from audit.case import CaseFile
 from audit.engine import run
-from audit.engine.unchanged import issued_as_planned
+from audit.engine.unchanged import _made_alike, issued_as_planned
 from audit.planning import RunSettings, Step
+from audit.runs import RunJournal
 from audit.schema import AuditError, ExitCode, Report
 from audit.zoo import Built
 from tests.planted import planted_package
@@ -145,6 +147,7 @@ CHANGES = [
 ]  # fmt: skip
 
 
+@pytest.mark.sampled
 @pytest.mark.parametrize("change", CHANGES)
 def test_whatever_is_other_than_it_was_is_left_to_planning(world: World, change: Callable[[World], None]) -> None:
     assert world.answer() is not None
@@ -152,6 +155,7 @@ def test_whatever_is_other_than_it_was_is_left_to_planning(world: World, change:
     assert world.answer() is None
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("change", "code", "words"),
     [(_case, ExitCode.INPUT, "was started with another plan"), (_unit, ExitCode.INTEGRITY, "is not what was issued"),
@@ -164,6 +168,7 @@ def test_which_refuses_it_as_ever(world: World, change: Callable[[World], None],
     assert refused.value.code == code
 
 
+@pytest.mark.thorough
 def test_settings_that_a_plan_depends_on_or_that_may_be_refused_are_left_to_planning(world: World) -> None:
     others = {
         "backend": "transformer_lens", "attention": "eager", "device": "cuda:7", "dtype": "float8", "force_new": True,
@@ -188,6 +193,31 @@ def test_another_version_of_a_library_is_left_to_planning(
 
     now = versions() | {name: "0.0"}
     monkeypatch.setattr("audit.engine.unchanged.versions", lambda: now)
+    assert world.answer() is None
+
+
+def test_another_python_is_left_to_planning(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audit.engine.unchanged.sys", SimpleNamespace(version="3.99.0 (main)"))
+    assert world.answer() is None
+
+
+def test_a_run_of_models_that_were_spread_is_left_to_planning(world: World) -> None:
+    environment = Report.model_validate_json((world.out / "report.json").read_bytes()).environment
+    assert _made_alike(environment, world.settings)
+    for flag in ("device_map", "max_memory", "ranks"):
+        assert not _made_alike(environment.model_copy(update={"flags": {flag: "x"}}), world.settings), flag
+
+
+def test_a_run_from_which_a_limit_left_out_a_test_is_left_to_planning(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = RunJournal(world.out).planned()
+    assert plan is not None
+    first = plan.tests[0].model_copy(update={"dropped_by": "--max-time 1s"})
+    limited = plan.model_copy(update={"tests": (first, *plan.tests[1:])})
+    monkeypatch.setattr("audit.engine.unchanged.plan_hash_of", lambda _: plan.plan_hash)
+    assert world.answer() is not None
+    monkeypatch.setattr(RunJournal, "planned", lambda _: limited)
     assert world.answer() is None
 
 
