@@ -43,10 +43,10 @@ def measured(opened: LoadedModel, opener: Opener, rows: Rows, budget: int) -> Pa
         job = Job(rows.take(torch.arange(n) % len(rows)), (score,), (), None, None)
         return lambda: float(compute(opened, opener, job, budget).states)
 
-    few = fastest(3, passing(min(_FEW, len(rows))))
+    few = fastest(8, passing(min(_FEW, len(rows))))
     each = few[1] / min(_FEW, len(rows))
     most = int(min(_MOST_TOKENS / max(each, 1), _MOST_S * len(rows) / max(few[0], 1e-6)))
-    many = fastest(2, passing(max(most, 2 * _FEW)))
+    many = fastest(4, passing(max(most, 2 * _FEW)))
     more = max(many[1] - few[1], 1)
 
     def heading() -> float:
@@ -54,7 +54,7 @@ def measured(opened: LoadedModel, opener: Opener, rows: Rows, budget: int) -> Pa
         with torch.inference_mode():
             return float(wrapper.head(states.to(wrapper.device)).flatten()[0])
 
-    head = fastest(3, heading)[0] / _POSITIONS
+    head = fastest(8, heading)[0] / _POSITIONS
     scored = float(rows.key.sum()) / max(float(rows.lengths.sum()), 1)
     both = max(many[0] - few[0], 0.1 * many[0]) / more
     return PassTimes(max(few[0] - both * few[1], 0.0), max(both - head * scored, 0.1 * both), head)
