@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-SWITCHES = ("-q", "--no-header", "--no-summary", "--tb=line", "-p", "no:cacheprovider")
+SWITCHES = ("-q", "--no-header", "--no-summary", "--tb=line", "-p", "no:cacheprovider", "-m", "not slow")
 WALL = 40
 """So many times its processor time a fork may take by the clock: one that only sleeps ends, too."""
 
