@@ -114,6 +114,14 @@ def _own_excepthook(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def _confides_nothing() -> None:
+    """What another test's data must not show on a stream is no secret of this one's."""
+    from audit.wording import drop_confidences
+
+    drop_confidences()
+
+
+@pytest.fixture(autouse=True)
 def _as_loud_as_before() -> Iterator[None]:
     """Whoever quiets a logger, as the studies' commands do, quiets it for one test only."""
     loggers = [logging.getLogger(name) for name in ("", "audit", "audit.pools", "audit.zoo", "transformers")]

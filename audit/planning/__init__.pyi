@@ -2,6 +2,7 @@ from .amounts import parse_bytes as parse_bytes
 from .amounts import parse_count as parse_count
 from .amounts import parse_time as parse_time
 from .limits import limited as limited
+from .machine_speed import small_seconds as small_seconds
 from .meter import Meter as Meter
 from .plan_inputs import fingerprints as fingerprints
 from .plan_inputs import hashes_of_data as hashes_of_data
@@ -11,6 +12,7 @@ from .planner import Dropped as Dropped
 from .planner import Planned as Planned
 from .planner import Planner as Planner
 from .planner import configured as configured
+from .pricing import START_UNIT as START_UNIT
 from .pricing import Price as Price
 from .pricing import Pricer as Pricer
 from .pricing import Prices as Prices
@@ -22,4 +24,9 @@ from .settings import Step as Step
 from .settings import Watch as Watch
 from .settings import make_bench as make_bench
 from .settings import unwatched as unwatched
+from .unit_costs import UNIT_COSTS as UNIT_COSTS
+from .unit_costs import Observed as Observed
+from .unit_costs import UnitCosts as UnitCosts
+from .unit_costs import Workload as Workload
+from .unit_costs import fit_unit_costs as fit_unit_costs
 from .unit_profiles import UnitProfiles as UnitProfiles

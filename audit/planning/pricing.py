@@ -35,7 +35,7 @@ WIDENED = {"recorded": 1.4, "benchmark": 1.7, "arithmetic": 4.0}
 WIDEST = 3.0
 """How many times its lower end the upper end of a range is at most, where weights were there to be timed."""
 LAST = 5
-START, REPORT = "start", "report"
+START_UNIT, REPORT = "start", "report"
 FRESH_S, START_TIMES = 60.0, 1.4
 """A process that has taken more is none that was started for this run; what a run's start takes over a plan's."""
 START_S, USUAL_SMALL_S = 8.0, 1e-5
@@ -231,7 +231,7 @@ class Pricer:
         expected = so_far * START_TIMES if so_far < FRESH_S else fresh
         peak = self._held + LIBRARIES
         source: Source = "arithmetic" if self._sketched else "benchmark"
-        return Price(START, Cost(), round(peak * MEMORY_TIMES), _around([expected], "recorded"), source,
+        return Price(START_UNIT, Cost(), round(peak * MEMORY_TIMES), _around([expected], "recorded"), source,
                      round(peak / MEMORY_TIMES), expected)  # fmt: skip
 
     @property

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from audit.bench import PassTimes
 from audit.schema import Cost, Record
 
-FILE: Final = Path(__file__).with_name("unit_costs.json")
+UNIT_COSTS: Final = Path(__file__).with_name("unit_costs.json")
 
 
 class Workload(NamedTuple):
@@ -63,7 +63,7 @@ USUAL: Final = UnitCost(unit="", factors=(3000.0, 20.0, 1.0, 0.3, 3.0))
 @cache
 def fitted() -> UnitCosts:
     """What comes with the code."""
-    return UnitCosts.model_validate_json(FILE.read_bytes()) if FILE.is_file() else UnitCosts()
+    return UnitCosts.model_validate_json(UNIT_COSTS.read_bytes()) if UNIT_COSTS.is_file() else UnitCosts()
 
 
 class Observed(NamedTuple):
@@ -74,7 +74,7 @@ class Observed(NamedTuple):
     seconds: float
 
 
-def fit(observed: Sequence[Observed], pull: float = 0.05) -> UnitCosts:
+def fit_unit_costs(observed: Sequence[Observed], pull: float = 0.05) -> UnitCosts:
     """Factors of at least 0 by which the relative errors of each unit are least (non-negative least squares; Lawson and
     Hanson 1974); ``pull`` keeps them small where the runs do not tell them apart (ridge)."""
     import numpy as np

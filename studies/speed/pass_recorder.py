@@ -264,16 +264,16 @@ def _seen_opened(inner: Any, recorder: PassRecorder) -> Any:
 
 def metered(recorder: PassRecorder) -> None:
     """Let the audit's meter say which unit is under way."""
-    from audit.planning import meter
+    from audit.planning import Meter
 
-    inner: Any = meter.Meter.unit
+    inner: Any = Meter.unit
 
     @contextmanager
     def unit(self: Any, name: str) -> Generator[None]:
         with recorder.within(name), inner(self, name):
             yield
 
-    setattr(meter.Meter, "unit", unit)  # noqa: B010 - a method of another module's class, replaced in this process
+    setattr(Meter, "unit", unit)  # noqa: B010 - a method of another module's class, replaced in this process
 
 
 def main() -> int:

@@ -22,10 +22,16 @@ from typing import Any, Final
 import torch
 
 from audit.engine import prepare, run
-from audit.planning import RunSettings
-from audit.planning.machine_speed import small_seconds
-from audit.planning.pricing import START
-from audit.planning.unit_costs import FILE, Observed, UnitCosts, Workload, fit
+from audit.planning import (
+    START_UNIT,
+    UNIT_COSTS,
+    Observed,
+    RunSettings,
+    UnitCosts,
+    Workload,
+    fit_unit_costs,
+    small_seconds,
+)
 from audit.schema import Record
 from audit.storage import write_atomic
 from studies.provenance import Stamp, stamp
@@ -168,7 +174,7 @@ def priced(world: PriceWorld, work: Path) -> PricedCase:
             took_s=spent["units"].get(unit["unit"]), fwd_tokens=unit["fwd_tokens"], bwd_tokens=unit["bwd_tokens"],
             steps=unit["steps"],
         )
-        for unit in price["units"] if unit["unit"] != START
+        for unit in price["units"] if unit["unit"] != START_UNIT
     )  # fmt: skip
     lo_mb, hi_mb = (round(size / 1e6, 1) for size in price["bytes"])
     return PricedCase(
@@ -205,7 +211,7 @@ def fitted_costs(worlds: Sequence[PriceWorld], more: Sequence[Path], work: Path)
         folder.mkdir(parents=True, exist_ok=True)
         units, stated = took(case, folder / "spent")["units"], planned(case, folder / "planned")["units"]
         observed += [Observed(u["unit"], Workload(*u["work"]), units[u["unit"]]) for u in stated if u["unit"] in units]
-    return fit(observed)
+    return fit_unit_costs(observed)
 
 
 def main() -> None:
@@ -222,7 +228,7 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.fit is not None:
         costs = fitted_costs(FITTED, args.fit, args.work.resolve())
-        write_atomic(FILE, (costs.model_dump_json(indent=1) + "\n").encode())
+        write_atomic(UNIT_COSTS, (costs.model_dump_json(indent=1) + "\n").encode())
         return
     begun = stamp(0)
     worlds = [world for world in (FITTED if args.fitted else JUDGED) if not args.names or world.name in args.names]

@@ -22,9 +22,9 @@ def sampled(folder: Path) -> None:
     from pyinstrument import Profiler
     from pyinstrument.renderers import ConsoleRenderer
 
-    from audit.planning import meter
+    from audit.planning import Meter
 
-    inner: Any = meter.Meter.unit
+    inner: Any = Meter.unit
 
     @contextmanager
     def unit(self: Any, name: str) -> Generator[None]:
@@ -36,7 +36,7 @@ def sampled(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / f"{name}.txt", tree.encode())
 
-    setattr(meter.Meter, "unit", unit)  # noqa: B010 - a method of another module's class, replaced in this process
+    setattr(Meter, "unit", unit)  # noqa: B010 - a method of another module's class, replaced in this process
 
 
 def main() -> int:

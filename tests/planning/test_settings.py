@@ -115,7 +115,7 @@ def test_where_models_lie_is_settled_by_the_first_of_them(monkeypatch: pytest.Mo
         asked.append((checkpoint, dtype))
         return placement
 
-    monkeypatch.setattr("audit.planning.settings.settled_placement", settled)
+    monkeypatch.setattr("audit.wrappers.settled_placement", settled)
     base, other = toy.checkpoint("llama", 0), toy.checkpoint("llama", 1)
     make_bench(RunSettings(device="cpu", dtype="float32"), [base, other])
     make_bench(RunSettings(device="cpu", dtype="float32"))

@@ -69,7 +69,8 @@ def test_a_pass_is_recorded_with_the_blocks_that_it_ran_and_the_positions_that_w
     runs = [event for event in events if isinstance(event, Run)]
     assert [(run.first, run.last) for run in runs] == [(0, BLOCKS - 1), (0, 0), (1, BLOCKS - 1)]
     assert {(run.rows, run.width, run.lowest) for run in runs} == {(rows, width, -1)}
-    assert [event.positions for event in events if isinstance(event, Head)] == [key, key]
+    heads = [event.positions for event in events if isinstance(event, Head)]
+    assert heads[-2:] == [key, key] and set(heads[:-2]) <= {3}, "before it is used, the head is tried on made-up states"
     kind = passes.kinds[runs[0].kind]
     assert Path(kind.folder).resolve() == toy.folder("llama").resolve() and kind.dtype == "float32"
     assert counted(events_of(passes, "between units")).opened == 1
