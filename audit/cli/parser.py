@@ -1,7 +1,7 @@
 """The parser of ``residua``: what holds for every command, and a subparser for each file of ``commands/``."""
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from audit.cli import commands, flags, streams
 from audit.version import __version__
@@ -12,6 +12,12 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         super().error(streams.printable(message))
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        """Python before 3.13 takes ``--option=--`` for an option whose value is an empty list."""
+        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+            raise argparse.ArgumentError(action, "expected one argument")
+        return super()._get_values(action, arg_strings)
 
 
 def build_parser() -> argparse.ArgumentParser:

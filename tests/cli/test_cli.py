@@ -99,6 +99,14 @@ def test_a_flag_that_makes_no_sense_is_code_2(
     assert flags[0] in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("words", [("run", "--max-time=--"), ("init", "--from=--"), ("run", "-o--")])
+def test_two_dashes_are_no_value_of_an_option(words: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        main([words[0], "case.toml", words[1]])
+    assert left.value.code == 2
+    assert "expected one argument" in capsys.readouterr().err
+
+
 @pytest.mark.thorough
 def test_a_device_that_is_not_here_is_code_2(tell: Tell, zoo: Built, tmp_path: Path) -> None:
     said = tell("run", zoo.cases["base"], "-o", tmp_path / "run", "-q", "--device", "abacus")
