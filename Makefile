@@ -1,5 +1,6 @@
 # make demo   install, train a small world of known truth, audit every suspect in it
 # make test   install, run the tests in two processes (style, import contracts and house rules are tests too; types are in make lint)
+# make test-thorough   tests of seconds that the default run leaves out: half an hour
 # make test-all   the thorough and the slow tests too: hours
 # make mutants   hours: which small changes of a sample do the tests notice? Goes on where it was stopped; ARGS="stats --show"
 # make lint   style, types and import contracts alone
@@ -13,7 +14,7 @@ STAMP := $(VENV)/.installed
 # Two processes with many threads each fight for a small machine's cores; the work is shared out over processes instead.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test test-all mutants lint clean
+.PHONY: install demo test test-thorough test-all mutants lint clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -27,6 +28,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile $(ARGS)
+
+test-thorough: $(STAMP)
+	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile -m 'thorough and not slow' $(ARGS)
 
 test-all: $(STAMP)
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile -m '' $(ARGS)
