@@ -24,6 +24,7 @@ from .key_values import reads_key_values as reads_key_values
 from .key_values import states_after as states_after
 from .lens_bridge import without_downloads as without_downloads
 from .linear_maps import BlockMaps as BlockMaps
+from .linear_maps import Projections as Projections
 from .linear_maps import block_maps as block_maps
 from .linear_maps import taken_back as taken_back
 from .loading import dtype_of as dtype_of

@@ -5,6 +5,9 @@ leaves it alone. That form is found by asking the module, and checked against it
 """
 
 import copy
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -12,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from audit.schema import AuditError
+from audit.wrappers.hooks import shown_after
 from audit.wrappers.native import NativeWrapper
 from audit.wrappers.placement import is_spread
 from audit.wrappers.tracing import gap
@@ -91,10 +95,15 @@ def taken_back(
     return gradient - gradient.mean(-1, keepdim=True) if norm.centred else gradient
 
 
-def block_maps(wrapper: NativeWrapper, block: int) -> BlockMaps:
-    """The maps of one block. AuditError for a norm or a projection that is not of the known forms."""
+def block_maps(wrapper: NativeWrapper) -> tuple[BlockMaps, ...]:
+    """The maps of every block. AuditError for a norm or a projection that is not of the known forms."""
     if is_spread(wrapper.model):
         raise AuditError(f"{wrapper.name} is spread: edges read its weights whole", "open it on one device")
+    with torch.no_grad():
+        return tuple(_maps_of(wrapper, block) for block in range(wrapper.n_blocks))
+
+
+def _maps_of(wrapper: NativeWrapper, block: int) -> BlockMaps:
     anatomy, module = wrapper.anatomy.at(block), wrapper.blocks[block]
     assert anatomy.heads is not None and anatomy.z is not None, "the graph was asked for first"
     wide = torch.promote_types(wrapper.dtype, torch.float32)
@@ -112,6 +121,44 @@ def block_maps(wrapper: NativeWrapper, block: int) -> BlockMaps:
         mlp_norm=_norm_at(module, anatomy.mlp_norm, wrapper.d_model, wide),
         post=_post_norm(module, anatomy.attn_out, wrapper.d_model, wide),
     )
+
+
+class Projections:
+    """What the projections of q, k and v give in a pass: one tensor a module, whichever slots lie in it. The gradient
+    at a module's output holds those at its slots, so that nothing is cut up and put together on the way."""
+
+    def __init__(self, wrapper: NativeWrapper) -> None:
+        self._blocks = wrapper.blocks
+        self._slots = [wrapper.anatomy.at(block).slots for block in range(wrapper.n_blocks)]
+        self._outputs: dict[tuple[int, str], Tensor] = {}
+
+    @contextmanager
+    def kept(self) -> Generator[None]:
+        """Keep the outputs of the pass in here, as whatever edits them leaves them."""
+        with ExitStack() as stack:
+            for block, slots in enumerate(self._slots):
+                for name in {slot.module: None for slot in slots.values()}:
+                    keeping = shown_after(partial(self._outputs.__setitem__, (block, name)))
+                    stack.callback(self._blocks[block].get_submodule(name).register_forward_hook(keeping).remove)
+            yield
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    def values(self) -> list[Tensor]:
+        """The outputs, [row pos width] each, in the order in which they came."""
+        return [*self._outputs.values()]
+
+    def with_values(self, values: Sequence[Tensor]) -> "Projections":
+        """The same places with other tensors of their shapes, such as the gradients there."""
+        other = copy.copy(self)
+        other._outputs = dict(zip(self._outputs, values, strict=True))
+        return other
+
+    def of(self, block: int, part: str) -> Float[Tensor, "row pos head d_head"]:
+        """q, k or v of one block."""
+        slot = self._slots[block][part]
+        return slot.view(self._outputs[block, slot.module])
 
 
 def _matrix(module: nn.Module) -> Float[Tensor, "d_in d_out"]:
@@ -143,8 +190,8 @@ def _post_norm(block: nn.Module, path: str | None, d: int, wide: torch.dtype) ->
 
 def scale_norm(module: nn.Module, d: int, wide: torch.dtype) -> ScaleNorm:
     """A norm module as a :class:`ScaleNorm`. AuditError where it is none."""
-    norm = copy.deepcopy(module).to(wide).requires_grad_(False)
-    device = next(norm.parameters()).device
+    own = next(module.parameters())
+    norm, device = module if own.dtype == wide else copy.deepcopy(module).to(wide), own.device
     eps = next((float(getattr(norm, name)) for name in ("eps", "variance_epsilon") if hasattr(norm, name)), 0.0)
     signs = torch.ones(d, dtype=wide, device=device)
     signs[1::2] = -1.0

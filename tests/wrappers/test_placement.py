@@ -130,7 +130,7 @@ def test_edges_are_refused_where_weights_are_not_there() -> None:
 
     ckpt = toy.checkpoint("llama")
     with pytest.raises(AuditError, match="is spread"):
-        block_maps(offloaded(ckpt).open(ckpt), 0)  # type: ignore[arg-type]
+        block_maps(offloaded(ckpt).open(ckpt))  # type: ignore[arg-type]
 
 
 # ---- what would be lost is refused ------------------------------------------------------------------------------

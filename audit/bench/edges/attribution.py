@@ -28,8 +28,18 @@ from audit.bench.reads.vocabulary_sweep import biased
 from audit.bench.results import Forward, RowObjective
 from audit.case import Rows
 from audit.schema import AuditError, Site
-from audit.wrappers import Batch, BlockMaps, NativeWrapper, Tap, Wrapper, block_maps, taken_back
+from audit.wrappers import (
+    Batch,
+    BlockMaps,
+    NativeWrapper,
+    Projections,
+    Tap,
+    Wrapper,
+    block_maps,
+    taken_back,
+)
 
+_HEADS = ("q", "k", "v")
 Method = Literal["eap", "ig_inputs", "ig_activations", "clean_corrupted"]
 
 
@@ -110,7 +120,7 @@ def edge_scores(
         raise AuditError("the other rows have other lengths", "align them token by token, or give mean states")
     objective, attribution, budget = settings
     wide = torch.promote_types(opened.wrapper.dtype, torch.float32)
-    maps = [block_maps(cast(NativeWrapper, opened.wrapper), block) for block in range(graph.blocks)]
+    maps = block_maps(cast(NativeWrapper, opened.wrapper))
     scores = torch.zeros(len(rows), len(graph.writers), len(graph.readers), dtype=wide)
     clean, corrupted = torch.zeros(len(rows), dtype=wide), torch.zeros(len(rows), dtype=wide)
     targets = Targets(rows)
@@ -212,16 +222,16 @@ class _Scored:
         return total / (len(sites) * len(alphas)) * self.graph.exists.to(self.where.device)
 
     def _add(self, total: Tensor, gradients: list[Tensor], mine: _States, theirs: _States) -> None:
-        """Add the product of each block's readers [row reader pos d] with all writers before them."""
+        """Add the product of each writer with all readers [row reader pos d] from its own block on."""
         mask = self.where.mask[:, None, :, None]
+        readers = (torch.cat(gradients, 1) * mask).flatten(2).mT
         per, width = self.graph.per_block, self.graph.heads + 1
-        for block, gradient in enumerate(gradients):
-            columns = slice(block * per, block * per + gradient.shape[1])
-            gradient = (gradient * mask).flatten(2).mT
-            total[:, :1, columns] += (theirs.embed - mine.embed).to(self.wide).flatten(1)[:, None] @ gradient
-            for writer in range(min(block + 1, self.graph.blocks)):
-                lines = slice(1 + writer * width, 1 + (writer + 1) * width)
-                total[:, lines, columns] += self._difference(writer, mine, theirs).flatten(2) @ gradient
+        total[:, :1] += (theirs.embed - mine.embed).to(self.wide).flatten(1)[:, None] @ readers
+        for block in range(self.graph.blocks):
+            lines = slice(1 + block * width, 1 + (block + 1) * width)
+            total[:, lines, block * per :] += (
+                self._difference(block, mine, theirs).flatten(2) @ readers[..., block * per :]
+            )
 
     @torch.no_grad()
     def _difference(self, block: int, mine: _States, theirs: _States) -> Float[Tensor, "row writer pos d"]:
@@ -235,18 +245,25 @@ class _Scored:
         k, last = len(points), Site(part="resid_out", block=self.graph.blocks - 1)
         shares = [point.alpha if point.site is None else 1.0 for point in points]
         inputs = torch.cat([_mix(mine.inputs, theirs.inputs, a) for a in shares]).detach().requires_grad_()
-        reading = [Site(part=p, block=b) for b in range(self.graph.blocks) for p in ("q", "k", "v", "mlp_in")]
+        reading = [Site(part="mlp_in", block=b) for b in range(self.graph.blocks)]
         nodes: dict[Site, Tensor] = {}
         stream: dict[Site, Tensor] = {}
         taps = [*self._mixing(mine, theirs, points), *(Tap(s, _passing(nodes, s)) for s in (*reading, last))]
         taps += [Tap(s, _keeping(stream, s)) for b in range(self.graph.blocks) for s in self._streams(b)]
-        value = valued(self.conditions.objective, self._forward(inputs, taps, k), k * self.where.n)
-        sites = (*reading, last)
-        got = torch.autograd.grad(value.sum(), [nodes[s] for s in sites], allow_unused=True, materialize_grads=True)
-        by_site = {s: g.to(self.wide).unflatten(0, (k, -1)) for s, g in zip(sites, got, strict=True)}
+        outs = Projections(cast(NativeWrapper, self.wrapper))
+        with outs.kept():
+            value = valued(self.conditions.objective, self._forward(inputs, taps, k), k * self.where.n)
+        wanted = [*outs.values(), *(nodes[site] for site in (*reading, last))]
+        got = torch.autograd.grad(value.sum(), wanted, allow_unused=True, materialize_grads=True)
+        grads = [gradient.to(self.wide) for gradient in got]
+        at_slots = outs.with_values(grads[: len(outs)])
+        *at_mlps, at_last = (g.unflatten(0, (k, -1)) for g in grads[len(outs) :])
         with torch.no_grad():
-            blocks = [self._of_block(b, by_site, stream, k) for b in range(self.graph.blocks)]
-        return [*blocks, by_site[last].sum(0)[:, None]]
+            blocks = [
+                self._of_block(b, [at_slots.of(b, part).unflatten(0, (k, -1)) for part in _HEADS], at_mlp, stream)
+                for b, at_mlp in enumerate(at_mlps)
+            ]
+        return [*blocks, at_last.sum(0)[:, None]]
 
     def _streams(self, block: int) -> tuple[Site, Site]:
         """The stream that attention reads and the one that the MLP reads."""
@@ -254,14 +271,16 @@ class _Scored:
         return Site(part="resid_in", block=block), Site(part=middle, block=block)
 
     def _of_block(
-        self, block: int, grads: dict[Site, Tensor], stream: dict[Site, Tensor], k: int
+        self, block: int, at_heads: Sequence[Tensor], at_mlp: Tensor, stream: dict[Site, Tensor]
     ) -> Float[Tensor, "row reader pos d"]:
-        maps, (before, middle) = self.maps[block], self._streams(block)
-        x, mid = (stream[s].to(self.wide).unflatten(0, (k, -1)) for s in (before, middle))
-        qkv = {part: grads[Site(part=part, block=block)] for part in ("q", "k", "v")}
-        heads = [taken_back(maps.attn_norm, maps.reads[part], grad, x) for part, grad in qkv.items()]
-        mlp = grads[Site(part="mlp_in", block=block)][..., None, :]
-        return torch.cat([*heads, taken_back(maps.mlp_norm, None, mlp, mid)], 1)
+        """From the gradients at q, k and v [point row pos head d_head] and at the MLP's input [point row pos d]."""
+        maps, points = self.maps[block], len(at_mlp)
+        x, mid = (stream[s].to(self.wide).unflatten(0, (points, -1)) for s in self._streams(block))
+        reads = [maps.reads[part] for part in _HEADS]
+        if len({weight.shape[1] for weight in reads}) == 1:
+            reads, at_heads = [torch.cat(reads)], [torch.cat([*at_heads], -2)]
+        heads = [taken_back(maps.attn_norm, weight, g, x) for weight, g in zip(reads, at_heads, strict=True)]
+        return torch.cat([*heads, taken_back(maps.mlp_norm, None, at_mlp[..., None, :], mid)], 1)
 
     def _mixing(self, mine: _States, theirs: _States, points: Sequence[_Point]) -> list[Tap]:
         """The tap that puts mixtures of both runs at the points' one site; none for the inputs."""
@@ -315,7 +334,7 @@ def mean_states(opened: LoadedModel, opener: Opener, rows: Rows, budget: int) ->
     wrapper, targets = opened.wrapper, Targets(rows)
     graph = graph_of(wrapper)
     _tokens_only(rows)
-    maps = [block_maps(cast(NativeWrapper, wrapper), block) for block in range(graph.blocks)]
+    maps = block_maps(cast(NativeWrapper, wrapper))
     wide = torch.promote_types(wrapper.dtype, torch.float32)
     sums: list[Tensor] = []
     count = 0.0

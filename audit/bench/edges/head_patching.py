@@ -42,7 +42,7 @@ class _Cut:
     def __init__(self, keep: Tensor, other: Pass, wrapper: NativeWrapper, graph: Graph, where: Geometry) -> None:
         self.other, self.wrapper, self.graph, self.where = other, wrapper, graph, where
         self.cut = (~keep & graph.exists.to(keep.device)).to(wrapper.device)
-        self.maps = [block_maps(wrapper, block) for block in range(graph.blocks)]
+        self.maps = block_maps(wrapper)
         self.wide = torch.promote_types(wrapper.dtype, torch.float32)
         self.differences: list[Float[Tensor, "row writer pos d"]] = []
         self.stream: dict[int, Tensor] = {}
