@@ -35,7 +35,8 @@ class PriceWorld(NamedTuple):
     long: bool = False
 
 
-def _llama(width: int, blocks: int, vocabulary: int) -> dict[str, Any]:
+def llama_config(width: int, blocks: int, vocabulary: int) -> dict[str, Any]:
+    """Settings of a Llama that differ from the tiny one's."""
     return {
         "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": blocks, "vocab_size": vocabulary,
         "num_attention_heads": 4, "num_key_value_heads": 4, "head_dim": width // 4,
@@ -44,30 +45,30 @@ def _llama(width: int, blocks: int, vocabulary: int) -> dict[str, Any]:
 
 FITTED: Final = (
     PriceWorld("llama", "llama", {}),
-    PriceWorld("llama, width 128", "llama", _llama(128, 4, 200), 15),
-    PriceWorld("llama, vocabulary 20,000", "llama", _llama(64, 4, 20_000)),
+    PriceWorld("llama, width 128", "llama", llama_config(128, 4, 200), 15),
+    PriceWorld("llama, vocabulary 20,000", "llama", llama_config(64, 4, 20_000)),
     PriceWorld("gpt2, 25 people", "gpt2", {"vocab_size": 200}, 25),
 )
 """Worlds that the shipped prices were fitted on, beside the demo's."""
 JUDGED: Final = (
     PriceWorld("qwen3", "qwen3", {}),
-    PriceWorld("llama, vocabulary 50,000", "llama", _llama(64, 4, 50_000)),
-    PriceWorld("llama, 30 people", "llama", _llama(32, 2, 200), 30),
+    PriceWorld("llama, vocabulary 50,000", "llama", llama_config(64, 4, 50_000)),
+    PriceWorld("llama, 30 people", "llama", llama_config(32, 2, 200), 30),
     PriceWorld("opt", "opt", {}),
-    PriceWorld("llama, width 256", "llama", _llama(256, 3, 200)),
+    PriceWorld("llama, width 256", "llama", llama_config(256, 3, 200)),
     PriceWorld("gpt2, long texts", "gpt2", {"vocab_size": 150}, 10, True),
-    PriceWorld("llama, 12 blocks", "llama", _llama(32, 12, 200)),
+    PriceWorld("llama, 12 blocks", "llama", llama_config(32, 12, 200)),
     PriceWorld("gpt_neox", "gpt_neox", {}),
-    PriceWorld("qwen2, vocabulary 5,000", "qwen2", _llama(48, 3, 5_000), 15),
+    PriceWorld("qwen2, vocabulary 5,000", "qwen2", llama_config(48, 3, 5_000), 15),
     PriceWorld("mixtral", "mixtral", {}),
     PriceWorld("phi3", "phi3", {}),
-    PriceWorld("llama, 20 people, long texts", "llama", _llama(48, 3, 300), 20, True),
+    PriceWorld("llama, 20 people, long texts", "llama", llama_config(48, 3, 300), 20, True),
     PriceWorld("gemma3", "gemma3_text", {}),
     PriceWorld("bloom", "bloom", {}),
     PriceWorld("olmo2, 20 people", "olmo2", {"vocab_size": 200}, 20),
     PriceWorld("gpt2, vocabulary 10,000", "gpt2", {"vocab_size": 10_000, "n_embd": 64}),
-    PriceWorld("llama, width 192, 20 people", "llama", _llama(192, 4, 200), 20),
-    PriceWorld("llama, 60 people", "llama", _llama(32, 2, 400), 60),
+    PriceWorld("llama, width 192, 20 people", "llama", llama_config(192, 4, 200), 20),
+    PriceWorld("llama, 60 people", "llama", llama_config(32, 2, 400), 60),
     PriceWorld("stablelm", "stablelm", {}),
     PriceWorld("starcoder2", "starcoder2", {}),
 )
