@@ -59,7 +59,7 @@ JUDGED: Final = (
     PriceWorld("gpt2, long texts", "gpt2", {"vocab_size": 150}, 10, True),
     PriceWorld("llama, 12 blocks", "llama", llama_config(32, 12, 200)),
     PriceWorld("gpt_neox", "gpt_neox", {}),
-    PriceWorld("qwen2, vocabulary 5,000", "qwen2", llama_config(48, 3, 5_000), 15),
+    PriceWorld("qwen2, vocabulary 5,000", "qwen2", llama_config(48, 4, 5_000), 15),
     PriceWorld("mixtral", "mixtral", {}),
     PriceWorld("phi3", "phi3", {}),
     PriceWorld("llama, 20 people, long texts", "llama", llama_config(48, 3, 300), 20, True),
