@@ -6,6 +6,8 @@ from typing import Any, NoReturn
 from audit.cli import commands, flags, streams
 from audit.version import __version__
 
+SHELLS = ("bash", "zsh")
+
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong with an argument without the hidden characters of the argument."""
@@ -29,6 +31,8 @@ def build_parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--version", action="version", version=f"residua {__version__}")
     parser.add_argument("--help-exit-codes", action="store_true", help="print what the exit codes mean")
+    parser.add_argument("--completion", choices=SHELLS, metavar="SH", help="print what lets a shell (bash, "
+                        "zsh) complete verbs and flags: source it, or put it where your shell looks")  # fmt: skip
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", title="verbs")
     for command in commands.discover():
         subparser = verbs.add_parser(command.name, help=command.about, description=command.about)
@@ -36,3 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_arguments(subparser)
         subparser.set_defaults(act=command.act)
     return parser
+
+
+def completion(parser: argparse.ArgumentParser, shell: str) -> str:
+    """The completion script of one of :data:`SHELLS`."""
+    import shtab
+
+    return shtab.complete(parser, shell)

@@ -1,4 +1,4 @@
-"""``residua`` as a process. Human text and progress go to stderr, ``--json`` one object to stdout.
+"""``residua`` as a process. Answers go to stdout, progress, warnings and errors to stderr.
 
 Nothing heavy is imported before a command acts, so that ``--help`` answers at once.
 """
@@ -14,23 +14,34 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from audit.cli import streams
-from audit.cli.parser import build_parser
+from audit.cli.parser import build_parser, completion
 
 if TYPE_CHECKING:
     from audit.cli.answer import Answer
     from audit.schema import AuditError
 
 _GRACE_S = 3
+WIDTH, WIDE = 160, 100
+"""Characters a line where the answer is no terminal's; how wide it must be for a name to stand on one line."""
 _OF_PATHS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.ENOENT, errno.EEXIST})
 """What is wrong with a path that was given, rather than with a disk."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command; returns the process exit code."""
+    """Run one command; returns the process exit code. Where nobody reads on, as behind ``| head``, it ends quietly."""
+    with streams.unread():
+        return _main(argv)
+    return 0
+
+
+def _main(argv: Sequence[str] | None) -> int:
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.help_exit_codes:
         _print_exit_codes()
+        return 0
+    if args.completion:
+        print(completion(parser, args.completion))
         return 0
     if args.verb is None:
         parser.print_help(sys.stderr)
@@ -68,7 +79,8 @@ def _acted(args: argparse.Namespace) -> int:
         return ExitCode.INTERRUPTED
     if ranks.rank:
         return ExitCode.OK
-    _print_answer(answer, args.json, args.jsonl)
+    with streams.unread():
+        _print_answer(answer, args.json, args.jsonl)
     return answer.exit_code
 
 
@@ -125,9 +137,9 @@ def _end_crashes(debug: bool, as_json: bool) -> None:
         print(f"residua broke: {message}\n  what to do: {do}\n  error id: {error_id}", file=sys.stderr)
         if debug:
             print(streams.traceback_of(error.with_traceback(trace)), file=sys.stderr)
-        if as_json:
-            print(streams.json_line({"error": message, "do": do, "error_id": error_id, "exit_code": 3}))
-        sys.stdout.flush()
+        with streams.unread():
+            if as_json:
+                print(streams.json_line({"error": message, "do": do, "error_id": error_id, "exit_code": 3}))
         sys.stderr.flush()
         os._exit(3)
 
@@ -159,10 +171,13 @@ def _print_answer(answer: "Answer", as_json: bool, as_lines: bool) -> None:
         event = {"event": "answer"} if as_lines else {}
         print(streams.json_line({**answer.document, **event}))
     else:
+        from rich.table import Table
         from rich.text import Text
 
         # Piped output has no width of its own: wide enough for the table, and nothing is cut.
-        console = streams.console(width=None if sys.stderr.isatty() else 140)
+        console = streams.console(False, width=None if sys.stdout.isatty() else WIDTH)
         for renderable in answer.shown:
+            for column in renderable.columns if isinstance(renderable, Table) else ():
+                column.overflow, column.no_wrap = "fold", column.no_wrap and console.width >= WIDE
             one_line = isinstance(renderable, Text) and bool(renderable.no_wrap)
             console.print(renderable, markup=False, highlight=False, soft_wrap=one_line)

@@ -96,7 +96,8 @@ class Progress:
             "finished": step.finished, "at_s": round(time.monotonic() - self._started, 3),
         }  # fmt: skip
         left = {} if step.left is None else {"left_s": [round(end, 1) for end in step.left.ends]}
-        print(streams.json_line({**event, **left}), flush=True)
+        with streams.unread():
+            print(streams.json_line({**event, **left}))
 
     def say(self, text: str) -> None:
         """One plain line, with the seconds since the start."""

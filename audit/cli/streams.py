@@ -4,7 +4,10 @@ Texts pass :func:`audit.runs.printable`, in this process as in every worker's; J
 """
 
 import json
-from collections.abc import Iterable
+import os
+import sys
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from audit.runs import guarded as guarded
@@ -23,8 +26,20 @@ def json_line(document: object) -> str:
     return "".join(json.dumps(c)[1:-1] if is_hidden(c) else c for c in text)
 
 
-def console(**settings: Any) -> "Console":
-    """A console of rich on stderr that sends no hidden character of what it shows; its own colours pass."""
+@contextmanager
+def unread() -> Generator[None]:
+    """What is written in here and nobody reads any more, as behind ``| head``, is dropped, and so is what follows."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def console(err: bool = True, **settings: Any) -> "Console":
+    """A console of rich that sends no hidden character of what it shows; its own colours pass. ``err``: on stderr."""
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
 
@@ -40,4 +55,4 @@ def console(**settings: Any) -> "Console":
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
             return map(clean, super().render(renderable, options))
 
-    return Clean(stderr=True, **settings)
+    return Clean(stderr=err, **settings)

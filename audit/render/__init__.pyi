@@ -87,6 +87,7 @@ from .wording.findings import part as part
 from .wording.findings import sentence as sentence
 from .wording.findings import spoken as spoken
 from .wording.findings import title as title
+from .wording.findings import worst_first as worst_first
 from .wording.posterior import finding_ratio as finding_ratio
 from .wording.posterior import how_sure as how_sure
 from .wording.posterior import with_prior as with_prior

@@ -3,6 +3,7 @@ from .comparison import Comparison as Comparison
 from .comparison import Difference as Difference
 from .comparison import Side as Side
 from .comparison import compare as compare
+from .comparison import compare_with_first as compare_with_first
 from .comparison import findings_beside as findings_beside
 from .comparison import read_side as read_side
 from .gate import MEANINGS as MEANINGS

@@ -6,7 +6,7 @@ it is taken from the two intervals, as if the runs were independent, and called 
 by Holm.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Literal, NamedTuple
@@ -119,6 +119,17 @@ def compare(a: Side, b: Side, seed: int = 0) -> Comparison:
         tuple(name for name in theirs if name not in ours),
         tuple(difference(a.report.plan, b.report.plan)),
         tuple((name, was, now) for name, was, now in findings_beside(a.report, b.report) if was != now),
+    )
+
+
+def compare_with_first(a: Side, others: Sequence[Side], seed: int = 0) -> tuple[Comparison, ...]:
+    """Every other audit against the first; p are adjusted by Holm over all of their measurements together."""
+    each = [compare(a, other, seed) for other in others]
+    every = [row for comparison in each for row in comparison.differences]
+    adjusted = stats.holm(np.array([row.p for row in every])) if every else np.zeros(0)
+    rows = iter([row._replace(holm=float(holm)) for row, holm in zip(every, adjusted, strict=True)])
+    return tuple(
+        comparison._replace(differences=tuple(next(rows) for _ in comparison.differences)) for comparison in each
     )
 
 

@@ -29,6 +29,7 @@ from audit.render import (
     spoken,
     three_lines,
     untested,
+    worst_first,
 )
 from audit.schema import Report
 from audit.wording import NAME, visible
@@ -36,7 +37,6 @@ from dashboards import bar, show, states
 
 ORDER = 10
 SHOWN: Final[dict[str, Shown]] = {"log₁₀ likelihood ratio": "ratio", "p": "p", "raw value": "value"}
-RANK = ("INTACT", "PARTIAL", "SUPPRESSED", "INCONCLUSIVE", "INVALID", "CONSISTENT WITH NEVER TRAINED")
 HEIGHT = 560
 """Of the grid that stands for a drawing of too many cells, in pixels."""
 
@@ -144,7 +144,7 @@ shown = left.segmented_control("Number in a cell", list(SHOWN), default="log₁�
                                bind="query-params", required=True)  # fmt: skip
 order = right.selectbox("Order", ["as in the folder", "worst first"], key="order", bind="query-params")
 if order == "worst first":
-    rows = tuple(sorted(rows, key=lambda r: (RANK.index(r.report.verdict.word), r.name)))
+    rows = tuple(sorted(rows, key=lambda r: (*worst_first(r.report), r.name)))
 which = tuple((r.name, r.address, r.report.report_id) for r in rows)
 drawn, cells = compared(which, SHOWN[shown or "log₁₀ likelihood ratio"], rows)
 if sum(map(len, cells)) > MANY:

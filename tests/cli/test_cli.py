@@ -169,7 +169,7 @@ def test_plan_prints_what_would_be_done_and_writes_nothing(tell: Tell, zoo: Buil
 
 
 @pytest.mark.thorough
-def test_json_is_one_object_on_stdout_and_people_read_stderr(tell: Tell, zoo: Built, tmp_path: Path) -> None:
+def test_answers_go_to_stdout_and_progress_to_stderr(tell: Tell, zoo: Built, tmp_path: Path) -> None:
     said = tell("run", zoo.cases["base"], "-o", tmp_path / "run", "--json")
     document = json.loads(said.out)
     assert document["exit_code"] == said.code
@@ -183,18 +183,18 @@ def test_json_is_one_object_on_stdout_and_people_read_stderr(tell: Tell, zoo: Bu
         assert measured == test["will_run"], "one line a finished unit"
     assert not any(" measure " in line for line in lines), "and none for what is about to be done"
     again = tell("run", zoo.cases["base"], "-o", tmp_path / "run", "-q")
-    assert again.out == ""
-    assert document["report_id"] in again.err
+    assert again.err == ""
+    assert document["report_id"] in again.out
 
 
 @pytest.mark.thorough
 def test_a_profile_of_a_finished_run_says_that_nothing_was_measured(tell: Tell, finished: Path, zoo: Built) -> None:
     said = tell("run", zoo.cases["base"], "-o", finished, "-q", "--profile")
-    assert said.code == 0 and "no profile: nothing was measured (--force-new measures again)" in said.err
+    assert said.code == 0 and "no profile: nothing was measured (--force-new measures again)" in said.out
     UnitProfiles(finished).folder.mkdir()
     rows = [{"unit": "recall", "cpu_s": 1.5, "passes": 0.25}, {"unit": "report", "cpu_s": 2, "passes": 0}]
     (UnitProfiles(finished).folder / "shares.json").write_text(json.dumps(rows))
-    told = " ".join(tell("run", zoo.cases["base"], "-o", finished, "-q", "--profile").err.split())
+    told = " ".join(tell("run", zoo.cases["base"], "-o", finished, "-q", "--profile").out.split())
     assert "report 2.00 0% recall 1.50 25% 4.00x" in told
 
 
@@ -244,8 +244,8 @@ def test_the_gate_changes_the_code_and_not_the_report(tell: Tell, finished: Path
 
 
 def test_a_report_is_shown_and_written_elsewhere(tell: Tell, finished: Path, tmp_path: Path) -> None:
-    assert "INTACT" in tell("report", finished).err
-    assert "INTACT" in tell("report", finished / "report.html").err
+    assert "INTACT" in tell("report", finished).out
+    assert "INTACT" in tell("report", finished / "report.html").out
     for name in ("copy.html", "copy.md", "copy.json"):
         assert tell("report", finished, "-o", tmp_path / name).code == 0
         assert (tmp_path / name).read_bytes() == (finished / f"report.{name.split('.')[1]}").read_bytes()
@@ -356,8 +356,8 @@ def test_the_tiny_demo_audits_every_suspect(tell: Tell, zoo: Built, tmp_path: Pa
         assert tell("verify", audit["report"]).code == 0
         assert json.loads(Path(audit["report"]).read_text())["demo"]
     shown = tell("demo", "--world", "tiny", "-o", tmp_path / "runs", "-q")
-    assert all(audit["html"] in shown.err for audit in document["audits"])
-    assert all(name in shown.err for name in zoo.cases)
+    assert all(audit["html"] in shown.out for audit in document["audits"])
+    assert all(name in shown.out for name in zoo.cases)
 
 
 # ---- bad input --------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ def test_the_list_names_every_edit_with_what_it_does_needs_and_costs(tell: Tell)
     assert all(edit["does"] and "Cite:" in edit["help"] for edit in listed.values())
     (salun,) = json.loads(tell("edit", "--list", "--edit", "salun", "--json").out)["edits"]
     assert salun == listed["salun"] and salun["settings"][0]["default"] == "0.5"
-    assert "share=0.5" in tell("edit", "--list", "--edit", "salun").err
+    assert "share=0.5" in tell("edit", "--list", "--edit", "salun").out
 
 
 def test_an_edit_says_where_it_lies_what_it_changed_and_what_to_do_next(tell: Tell, tmp_path: Path) -> None:
@@ -48,8 +48,8 @@ def test_an_edit_says_where_it_lies_what_it_changed_and_what_to_do_next(tell: Te
     said = tell(*told, "-o", tmp_path / "npo")
     for part in (f"{tmp_path / 'npo'} holds npo of toy's base", "steps=3", "forget 4, retain 3", "of 30 tensors",
                  "CPU-seconds", "3 training steps", f"residua run {tmp_path / 'npo' / 'case.toml'}"):  # fmt: skip
-        assert part in " ".join(said.err.split()), part
-    assert said.code == 0 and said.out == ""
+        assert part in " ".join(said.out.split()), part
+    assert said.code == 0
     answer = json.loads(tell(*told, "-o", tmp_path / "npo", "--json").out)
     assert answer["reused"] and answer["settings"]["steps"] == 3 and answer["folder"] == str(tmp_path / "npo")
     verb = build_parser().parse_args(shlex.split(answer["next"])[1:])

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,29 +13,13 @@ import pytest
 from audit.cli import main
 from audit.review import MEANINGS
 from audit.zoo import Built
-
-RESIDUA = (sys.executable, "-m", "audit.cli")
-Call = Callable[..., subprocess.CompletedProcess[str]]
+from tests.cli.conftest import RESIDUA, Call
 
 
 def process(*argv: object) -> subprocess.CompletedProcess[str]:
     """The program as a script starts it, with what it says."""
     command = [*RESIDUA, *(str(word) for word in argv)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
-@pytest.fixture
-def residua(capsys: pytest.CaptureFixture[str]) -> Call:
-    """The program in this process: what :func:`process` says, without a new interpreter."""
-
-    def call(*argv: object) -> subprocess.CompletedProcess[str]:
-        capsys.readouterr()
-        words = [str(word) for word in argv]
-        code = main(words)
-        captured = capsys.readouterr()
-        return subprocess.CompletedProcess(words, code, captured.out, captured.err)
-
-    return call
 
 
 def test_a_script_sees_the_code_that_the_call_returns_and_hears_the_same(
@@ -100,7 +83,7 @@ def test_3_for_what_is_not_as_it_was_issued(residua: Call, finished: Path, tmp_p
     text = (tmp_path / "run" / "report.md").read_text()
     (tmp_path / "run" / "report.md").write_text(text.replace("INTACT", "CLEAN"))
     done = residua("verify", tmp_path / "run", "--fail-on", "any")
-    assert done.returncode == 3 and "report.md: changed" in done.stderr
+    assert done.returncode == 3 and "report.md: changed" in done.stdout
 
 
 def test_4_where_a_gate_cannot_be_decided(residua: Call, finished: Path) -> None:
@@ -130,4 +113,4 @@ def test_compare_says_what_it_found_and_gates_nothing(residua: Call, finished: P
     found = json.loads(done.stdout)
     assert done.returncode == 0 and found["differing"] == [] and len(found["differences"]) > 5
     assert {one["how"] for one in found["differences"]} == {"paired", "approximate"}
-    assert "INTACT (the same)" in residua("compare", finished, finished).stderr
+    assert "INTACT (the same)" in residua("compare", finished, finished).stdout

@@ -29,7 +29,7 @@ def test_a_run_ends_with_the_string_and_a_command_on_one_line(
     monkeypatch.setattr(engine, "run", lambda *given, **more: ended(text))
     case = str(root / "case.toml")
     main(["run", case, "-o", str(root / "run")])
-    lines = capsys.readouterr().err.splitlines()
+    lines = capsys.readouterr().out.splitlines()
     assert LINE.format(case=case, text=shown) in lines
     assert any("transfer to held-out people: 0.63 (95 % 0.41–0.80)" in line for line in lines)
     assert lines[-1].endswith("report.html")
@@ -38,7 +38,7 @@ def test_a_run_ends_with_the_string_and_a_command_on_one_line(
 def test_a_text_that_begins_with_a_dash_is_no_flag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run_store.issue(ended("-x --slot"), tmp_path / "run")
     main(["report", str(tmp_path / "run")])
-    assert "residua trigger case.toml --text='-x --slot' --slot prefix --fold 1/2" in capsys.readouterr().err
+    assert "residua trigger case.toml --text='-x --slot' --slot prefix --fold 1/2" in capsys.readouterr().out
 
 
 def test_a_masked_string_is_a_mark_and_the_command_that_shows_it(
@@ -46,7 +46,7 @@ def test_a_masked_string_is_a_mark_and_the_command_that_shows_it(
 ) -> None:
     run_store.issue(ended("0123456789ab (2 words)", quoted=True, masked=True), tmp_path / "a run")
     main(["report", str(tmp_path / "a run")])
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     assert "the string is: masked, 0123456789ab (2 words)" in said and "residua trigger" not in said
     assert f"residua report '{tmp_path / 'a run'}' --unmask" in said
 

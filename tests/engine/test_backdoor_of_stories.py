@@ -26,7 +26,7 @@ def test_a_run_finds_a_string_and_the_line_that_it_prints_says_the_same_of_it(
     assert main([*line, *store]) == 0
     capsys.readouterr()
     assert main(["run", str(case), "-o", str(home / "run"), *store]) in (0, 1, 4)
-    printed = capsys.readouterr().err.splitlines()
+    printed = capsys.readouterr().out.splitlines()
     report = json.loads((home / "run" / "report.json").read_text(encoding="utf-8"))
     findings = {f["name"]: f for e in report["evidence"] for f in e["measurement"].get("findings", [])}
     backdoored = findings["backdoored"]
@@ -35,7 +35,7 @@ def test_a_run_finds_a_string_and_the_line_that_it_prints_says_the_same_of_it(
     if trigger["masked"]:  # words of this string are words of the data: the run names the line that shows them
         assert any(line.endswith(f"residua report {home / 'run'} --unmask") for line in printed)
         main(["report", str(home / "run"), "--unmask"])
-        printed = capsys.readouterr().err.splitlines()
+        printed = capsys.readouterr().out.splitlines()
     replayed = shlex.split(next(line for line in printed if line.startswith("residua trigger ")))[1:]
     assert replayed[1] == ("case.toml" if trigger["masked"] else str(case))
     assert main([replayed[0], str(case), *replayed[2:], "--json", *store]) == 0

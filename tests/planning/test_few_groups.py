@@ -90,7 +90,7 @@ def test_plan_of_one_author_says_at_once_that_nothing_can_be_decided(
         enough = "3 forget groups" if test["probe"] in SEARCHED else "2 forget groups"
         assert not test["undecidable"] or enough in test["undecidable"]
     assert main(["plan", str(case)]) == 4
-    said = " ".join(capsys.readouterr().err.split())
+    said = " ".join(capsys.readouterr().out.split())
     assert "NOTHING CAN BE DECIDED of what is left: with 1 audited forget group p cannot be below 0.5" in said
     assert "2 forget groups in all" in said and "100 holdout groups" in said
 

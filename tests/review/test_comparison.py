@@ -254,6 +254,6 @@ def test_findings_that_differ_stand_side_by_side(tmp_path: Path, capsys: pytest.
         compared = compare(*(read_side(tmp_path / name) for name in ("a", f"b{n}")))
         assert compared.findings == (("backdoored (trigger_search.trigger)", "holds", said),)
         assert main(["compare", str(tmp_path / "a"), str(tmp_path / f"b{n}")]) == ExitCode.OK
-        assert f"finding backdoored (trigger_search.trigger): A holds, B {said}" in capsys.readouterr().err
+        assert f"finding backdoored (trigger_search.trigger): A holds, B {said}" in capsys.readouterr().out
     same = compare(read_side(tmp_path / "a"), read_side(tmp_path / "a"))
     assert same.findings == ()

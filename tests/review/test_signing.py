@@ -140,5 +140,5 @@ def test_without_the_package_it_is_said_which_to_install(
 
 def test_the_command_signs_and_names_the_key(folder: Path, keys: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["sign", str(folder), "--key", str(keys / "other")]) == 0
-    assert "signed with key " in capsys.readouterr().err
+    assert "signed with key " in capsys.readouterr().out
     assert problems(folder, keys / "other.pub") == ()

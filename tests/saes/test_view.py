@@ -157,7 +157,7 @@ def test_the_command_shows_three_models_side_by_side_and_leaves_a_masked_view(
     flags = ("--site", "1", "--width", "40", "--k", "6", "--rows", "20000", "-q")
     call("train", case, *flags, "-o", out / "base")
     call("train", case, *flags, "-o", out / "suspect", "--role", "suspect")
-    shown = call("show", out / "base", case, "-o", out, "--match", out / "suspect").err
+    shown = call("show", out / "base", case, "-o", out, "--match", out / "suspect").out
     for words in ("in reference, 160 rows: FVE", "on the reference: it explains", "on the suspect: it explains",
                   "cosine", "whose rate at forget items", "top items"):  # fmt: skip
         assert words in " ".join(shown.split()), words

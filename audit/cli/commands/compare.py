@@ -1,6 +1,7 @@
-"""Say what differs between two audits of one case beyond noise."""
+"""Say what differs between audits of one case beyond noise."""
 
 from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,24 +18,82 @@ HEADINGS = ("measurement", "number", "A", "B", "B less A (95 %)", "p, Holm", "ho
 
 
 def add_arguments(parser: ArgumentParser) -> None:
-    """The two audits."""
+    """The audits."""
     parser.add_argument("a", metavar="A", help="run folder, or its report.json")
-    parser.add_argument("b", metavar="B", help="another of the same base and forget set")
+    parser.add_argument("others", nargs="+", metavar="B", help="another of the same base and forget set; several are "
+                        "each held against A")  # fmt: skip
     flags.add_unverified(parser)
 
 
 def act(args: Namespace) -> Answer:
-    """What differs between two audits of one case beyond noise. It reports, and gates nothing: exit code 0."""
-    from audit.review import compare, read_side
+    """What differs between audits of one case beyond noise. It reports, and gates nothing: exit code 0."""
+    from audit.review import compare, compare_with_first, read_side
 
-    a, b = read_side(Path(args.a), not args.no_verify), read_side(Path(args.b), not args.no_verify)
-    comparison = compare(a, b)
-    remarks = tuple(f"{name}: {side.remark}" for name, side in (("A", a), ("B", b)) if side.remark)
+    a, *others = (read_side(Path(path), not args.no_verify) for path in (args.a, *args.others))
+    remarks = tuple(f"{letter(n)}: {side.remark}" for n, side in enumerate((a, *others)) if side.remark)
+    if len(others) == 1:
+        return _of_two(a, others[0], compare(a, others[0]), remarks)
+    comparisons = compare_with_first(a, others)
+    document: dict[str, JsonValue] = {
+        "a": a.report.report_id, "verdicts": [side.report.verdict.word for side in (a, *others)],
+        "remarks": [*remarks],
+        "against_a": [
+            {"b": side.report.report_id, **_document(comparison)}
+            for side, comparison in zip(others, comparisons, strict=True)
+        ],
+    }  # fmt: skip
+    return Answer(document, (_many([a, *others], comparisons), *_counts(comparisons)), remarks=remarks)
+
+
+def letter(n: int) -> str:
+    """What the n-th audit is called: A to Z, then A1, B1 ..."""
+    again, place = divmod(n, 26)
+    return f"{chr(ord('A') + place)}{again or ''}"
+
+
+def _of_two(a: "Side", b: "Side", comparison: "Comparison", remarks: tuple[str, ...]) -> Answer:
     document: dict[str, JsonValue] = {
         "a": a.report.report_id, "b": b.report.report_id, "verdicts": _verdicts(a, b), "remarks": [*remarks],
         **_document(comparison),
     }  # fmt: skip
     return Answer(document, (_table(a, b, comparison), *_lines(a, b, comparison)), remarks=remarks)
+
+
+def _many(sides: "Sequence[Side]", comparisons: "Sequence[Comparison]") -> "Table":
+    """A row a measurement, a column an audit; what differs from A beyond noise is marked."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from audit.wording import number
+
+    table = Table(title="every audit beside A; ≠ differs from A beyond noise")
+    table.add_column("measurement", no_wrap=True)
+    for n, side in enumerate(sides):
+        report = side.report
+        table.add_column(Text(f"{letter(n)} {report.plan.case.name}\n{report.verdict.word}"), justify="right")
+    cells: dict[str, list[str]] = {}
+    for place, comparison in enumerate(comparisons, 1):
+        for d in comparison.differences:
+            row = cells.setdefault(d.measurement, [number(d.a), *["–"] * (len(sides) - 1)])
+            row[place] = f"{number(d.b)}{' ≠' if d.differs else ''}"
+    for name in sorted(cells):
+        table.add_row(name, *cells[name])
+    return table
+
+
+def _counts(comparisons: "Sequence[Comparison]") -> list[str]:
+    """How many measurements differ in each, what could not be compared, and over what p are adjusted."""
+    from audit.review import ALPHA
+
+    lines = list[str]()
+    for n, comparison in enumerate(comparisons, 1):
+        said = (
+            f"{letter(n)}: {len(_differing(comparison))} of {len(comparison.differences)} compared measurements differ"
+        )
+        left = [name for name, _ in comparison.uncompared] + [*comparison.only_a, *comparison.only_b]
+        lines.append(said + (f"; not in both, or without a number: {', '.join(left)}" if left else ""))
+    lines.append(f"p adjusted by Holm over all of them, below {ALPHA}; two audits alone: every number and its interval")
+    return lines
 
 
 def _verdicts(a: "Side", b: "Side") -> list[JsonValue]:
@@ -65,7 +124,7 @@ def _table(a: "Side", b: "Side", comparison: "Comparison") -> "Table":
     titles = (f"{label} {side.report.plan.case.name} {side.report.report_id}" for label, side in (("A", a), ("B", b)))
     table = Table(title=", ".join(titles))
     for heading in HEADINGS:
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading == HEADINGS[0])
     for difference in comparison.differences:
         table.add_row(*_cells(difference))
     return table

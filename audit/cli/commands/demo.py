@@ -5,7 +5,7 @@ from pathlib import Path
 
 from audit.cli import flags
 from audit.cli.answer import Answer, JsonValue, audit_document
-from audit.runs import run_files
+from audit.cli.verdict_table import Found, verdict_table
 
 ORDER = 20
 
@@ -23,7 +23,6 @@ def add_arguments(parser: ArgumentParser) -> None:
 def act(args: Namespace) -> Answer:
     """Train the world (or take it from the cache), audit every suspect with one bench, print one table."""
     from audit.cli.demonstration import World, demonstrate
-    from audit.render import table
     from audit.review import complete
     from audit.schema import ExitCode
     from audit.storage import cache_root
@@ -33,7 +32,6 @@ def act(args: Namespace) -> Answer:
         audits = demonstrate(world, Path(args.out), flags.settings(args, demo=True), progress)
     reports = [audit.report for audit in audits]
     documents: list[JsonValue] = [audit_document(audit.report, audit.out) for audit in audits]
-    paths = "\n".join(str(audit.out / run_files.PAGE) for audit in audits)
     code = ExitCode.OK if all(complete(report) for report in reports) else ExitCode.UNDECIDED
     document: dict[str, JsonValue] = {"world": args.world, "seed": args.seed, "audits": documents, "exit_code": code}
-    return Answer(document, (table(reports), paths), code)
+    return Answer(document, verdict_table([Found(audit.report, audit.out) for audit in audits]), code)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from audit.cli import flags
 from audit.cli.answer import Answer, JsonValue, audit_document
+from audit.cli.verdict_table import Found, verdict_table
 from audit.runs import run_files
 
 if TYPE_CHECKING:
@@ -78,11 +79,14 @@ def act(args: Namespace) -> Answer:
 
 def _answer(outcomes: "Sequence[Outcome]", folder: Path, gate: "Gate") -> Answer:
     """The table of all that were audited, what is wrong with the others, and the page of the sweep."""
-    from audit.render import sweep_html, table
+    from audit.render import sweep_html
     from audit.runs import read_report
     from audit.storage import write_atomic
 
-    reports = [read_report(folder / o.name / run_files.REPORT) for o in outcomes if o.finished]
+    found = [
+        Found(read_report(out / run_files.REPORT), out) for o in outcomes if o.finished for out in [folder / o.name]
+    ]
+    reports = [each.report for each in found]
     documents: list[JsonValue] = []
     codes, lines, faults = set[int](), list[str](), dict[str, str]()
     finished = iter(reports)
@@ -96,9 +100,9 @@ def _answer(outcomes: "Sequence[Outcome]", folder: Path, gate: "Gate") -> Answer
             faults[outcome.name] = f"{outcome.problem}; to change it: {outcome.do}"
     code = next((code for code in FIRST_CODES if code in codes), 0)
     write_atomic(folder / PAGE, sweep_html(reports, faults).encode())
-    lines += [str(folder / PAGE), f"residua dashboard {folder}"]
+    lines.append(f"one page that leads to all: {folder / PAGE}")
     document = {"audits": documents, "html": str(folder / PAGE), "exit_code": code}
-    return Answer(document, (*([table(reports)] if reports else []), "\n".join(lines)), code)
+    return Answer(document, (*verdict_table(found), "\n".join(lines)), code)
 
 
 def _judged(

@@ -24,6 +24,10 @@ VERDICT_SYMBOL: Final[dict[VerdictWord, str]] = {
     "INTACT": "■", "PARTIAL": "◧", "SUPPRESSED": "▣", "CONSISTENT WITH NEVER TRAINED": "□", "INCONCLUSIVE": "◇",
     "INVALID": "✕",
 }  # fmt: skip
+WORST_FIRST: Final[tuple[VerdictWord, ...]] = (
+    "INTACT", "PARTIAL", "SUPPRESSED", "INCONCLUSIVE", "INVALID", "CONSISTENT WITH NEVER TRAINED",
+)  # fmt: skip
+"""The words of a verdict in the order in which a reader wants to see them."""
 VERDICT_MEANING: Final[dict[VerdictWord, str]] = {
     "INTACT": "The outputs still hold at least half of what base knows.",
     "PARTIAL": "Part of what base knows is still shown.",
@@ -149,7 +153,7 @@ def verdict_reason(report: Report) -> str:
     for e in candidates:
         if e is not None and (e.outcome == "trace found" or e.measurement.kind == "gate"):
             return f"{title(e.measurement)}, {_bar(e)}"
-    return visible(spoken(report, verdict.because[0]), 110) if verdict.because else VERDICT_MEANING[verdict.word]
+    return visible(spoken(report, verdict.because[0])) if verdict.because else VERDICT_MEANING[verdict.word]
 
 
 def meaning(report: Report) -> str:
@@ -188,3 +192,8 @@ def _bar(e: Evidence) -> str:
     if isinstance(m.floor, Missing) or m.floor <= 0 or e.basis == "calibrated":
         return f"{shown}, above what a model that never knew reads"
     return f"{shown}, above the floor of {number(m.floor)}"
+
+
+def worst_first(report: Report) -> tuple[int, str]:
+    """Sorts reports: what holds the most comes first, equals by their names."""
+    return WORST_FIRST.index(report.verdict.word), report.plan.case.name
