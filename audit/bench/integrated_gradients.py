@@ -65,9 +65,8 @@ def integrated(
     )  # fmt: skip
     unfinished, points = torch.arange(n), effort.first
     while len(unfinished):
-        lengths = rows.lengths[unfinished]
-        widest = max(lengths.tolist())
-        for part in batches(lengths, widest, max(budget // min(points, _POINTS_AT_ONCE), widest)):
+        lengths = rows.lengths[unfinished] * min(points, _POINTS_AT_ONCE)
+        for part in batches(lengths, int(lengths.max()), budget, opened.wrapper.device):
             chosen = unfinished if part is None else unfinished[part]
             halving(partial(_put, result, work, points), chosen, n)
         points *= 2

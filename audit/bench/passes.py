@@ -12,6 +12,7 @@ from torch import Tensor
 
 from audit.bench.batching import batches, halving
 from audit.bench.layout import Geometry, Targets, VirtualTokens
+from audit.bench.parted_passes import PartedPass, parted
 from audit.bench.places import Places, check_position, places, row_positions
 from audit.bench.reads.readout import of_head
 from audit.bench.reads.readouts import Readout, readouts
@@ -19,7 +20,7 @@ from audit.bench.start import Start
 from audit.bench.writes.write import OtherState, Write
 from audit.case import Rows
 from audit.schema import AbsentPartError, AuditError, Checkpoint, ExitCode, Op, Read, Site, TowerName
-from audit.wrappers import PIXELS, Resume, Stop, Tap, Wrapper
+from audit.wrappers import PIXELS, NativeWrapper, Resume, Stop, Tap, Wrapper
 
 
 class LoadedModel(NamedTuple):
@@ -74,6 +75,11 @@ def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Compu
     targets = Targets(rows)
     groups = readouts(rows, targets, job.reads, wrapper)
     stop = last_block(job, wrapper.head_tower)
+    plain = not (job.writes or opened.plays or job.start)
+    if plain and isinstance(wrapper, NativeWrapper) and (plan := parted(wrapper, rows, job.reads)) is not None:
+        with torch.inference_mode():
+            halvings = PartedPass(wrapper, targets, plan, groups, stop).run(budget)
+        return Computed(_results(groups), halvings, plan.tokens)
 
     def run_batch(index: Tensor | None) -> None:
         where = Geometry(targets, index, prefix, wrapper.device)
@@ -83,10 +89,13 @@ def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Compu
     halvings = 0
     with torch.inference_mode():
         lengths = row_positions(rows, wrapper)
-        for index in batches(lengths, max(lengths.tolist(), default=0), budget):
+        for index in batches(lengths, max(lengths.tolist(), default=0), budget, wrapper.device):
             halvings += halving(run_batch, index, len(rows))
-    reads = {read: tensor for group in groups for read, tensor in zip(group.reads, group.results(), strict=True)}
-    return Computed(reads, halvings, int(lengths.sum()))
+    return Computed(_results(groups), halvings, int(lengths.sum()))
+
+
+def _results(groups: Sequence[Readout]) -> dict[Read, Tensor]:
+    return {read: tensor for group in groups for read, tensor in zip(group.reads, group.results(), strict=True)}
 
 
 def _one_batch(
