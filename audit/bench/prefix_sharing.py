@@ -98,10 +98,16 @@ def _stems(rows: Int[Tensor, " row"], common: Int[ndarray, " next"]) -> tuple[St
     groups = [group for first in range(0, len(rows), _AT_ONCE) for group in _groups(common, first, len(rows))]
     stems: list[Stem] = []
     for cut, members in _cuts(groups).items():
-        heads = torch.stack([rows[first] for first, _, _ in members])
-        tails = torch.cat([rows[first:end] for first, end, _ in members])
-        sizes = torch.tensor([end - first for first, end, _ in members])
-        stems.append(Stem(cut, heads, tails, torch.arange(len(members)).repeat_interleave(sizes)))
+        members.sort(key=lambda group: group.first)
+        # neighbours that are alike up to the cut have one beginning
+        new = [
+            not n or int(common[members[n - 1].end - 1 : group.first].min()) < cut for n, group in enumerate(members)
+        ]
+        head = torch.tensor(new).cumsum(0) - 1
+        sizes = torch.tensor([group.end - group.first for group in members])
+        tails = torch.cat([rows[group.first : group.end] for group in members])
+        heads = torch.stack([rows[group.first] for group, first in zip(members, new, strict=True) if first])
+        stems.append(Stem(cut, heads, tails, head.repeat_interleave(sizes)))
     return tuple(stems)
 
 
