@@ -24,10 +24,10 @@ _DEVICE_FORWARD_TOKENS = 4096
 """The same where a device waits for work: a pass of few tokens takes as long as one of many."""
 
 
-def at_once(budget: int, device: torch.device = _CPU) -> int:
+def padded_tokens(budget: int, device: torch.device | str = _CPU) -> int:
     """How many padded tokens go forward at once: what memory is meant for, no more than a processor's cache is good
     for."""
-    return min(budget, _CACHED_TOKENS) if device.type == "cpu" else budget
+    return min(budget, _CACHED_TOKENS) if torch.device(device).type == "cpu" else budget
 
 
 def batches(
@@ -36,9 +36,9 @@ def batches(
     """Row indices batch by batch, longest first; ``[None]`` where one batch of all rows in their order will do.
 
     ``width`` is the longest length, virtual tokens not counted. No batch has more than ``budget`` padded tokens, or
-    more than :func:`at_once` says. Rows are cut apart by length where that saves more padding than a forward costs.
+    more than :func:`padded_tokens` says. Rows are cut apart by length where that saves more padding than a pass costs.
     """
-    n, most = len(lengths), at_once(budget, device)
+    n, most = len(lengths), padded_tokens(budget, device)
     if n < 2:
         return [None]
     ordered, order = torch.sort(lengths, descending=True, stable=True)

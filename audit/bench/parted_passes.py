@@ -14,7 +14,7 @@ from jaxtyping import Int
 from torch import Tensor
 from transformers import DynamicCache
 
-from audit.bench.batching import at_once, batches, halving
+from audit.bench.batching import batches, halving, padded_tokens
 from audit.bench.layout import Geometry, Packed, Targets
 from audit.bench.prefix_sharing import TARGETED, Stem, TokenPlan, token_plan
 from audit.bench.reads.readout import Readout
@@ -95,7 +95,7 @@ class PartedPass:
     """One pass by its plan: what it is asked for goes into the ``groups``."""
 
     def __init__(
-        self, wrapper: NativeWrapper, targets: Targets, plan: TokenPlan, groups: Sequence[Readout], stop: Stop | None
+        self, wrapper: Wrapper, targets: Targets, plan: TokenPlan, groups: Sequence[Readout], stop: Stop | None
     ) -> None:
         self._wrapper, self._targets, self._plan, self._groups, self._stop = wrapper, targets, plan, groups, stop
         counts = torch.bincount(plan.carrier, minlength=len(plan.carrier))
@@ -108,7 +108,7 @@ class PartedPass:
         halvings = self._batched(whole, 0, budget, lambda index: self._forward(self._part(whole[index], 0), None))
         for stem in self._plan.stems:
             run = partial(self._after_heads, stem, budget)
-            size = max(1, at_once(budget, self._wrapper.device) // stem.cut)
+            size = max(1, padded_tokens(budget, self._wrapper.device) // stem.cut)
             for part in torch.arange(len(stem.heads)).split(size):
                 halvings += halving(run, part, len(stem.heads))
         return halvings

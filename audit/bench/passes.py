@@ -14,13 +14,14 @@ from audit.bench.batching import batches, halving
 from audit.bench.layout import Geometry, Targets, VirtualTokens
 from audit.bench.parted_passes import PartedPass, parted
 from audit.bench.places import Places, check_position, places, row_positions
+from audit.bench.prefix_sharing import TokenPlan
 from audit.bench.reads.readout import of_head
 from audit.bench.reads.readouts import Readout, readouts
 from audit.bench.start import Start
 from audit.bench.writes.write import OtherState, Write
 from audit.case import Rows
 from audit.schema import AbsentPartError, AuditError, Checkpoint, ExitCode, Op, Read, Site, TowerName
-from audit.wrappers import PIXELS, NativeWrapper, Resume, Stop, Tap, Wrapper
+from audit.wrappers import PIXELS, Resume, Stop, Tap, Wrapper
 
 
 class LoadedModel(NamedTuple):
@@ -75,8 +76,7 @@ def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Compu
     targets = Targets(rows)
     groups = readouts(rows, targets, job.reads, wrapper)
     stop = last_block(job, wrapper.head_tower)
-    plain = not (job.writes or opened.plays or job.start)
-    if plain and isinstance(wrapper, NativeWrapper) and (plan := parted(wrapper, rows, job.reads)) is not None:
+    if (plan := _token_plan(opened, job)) is not None:
         with torch.inference_mode():
             halvings = PartedPass(wrapper, targets, plan, groups, stop).run(budget)
         return Computed(_results(groups), halvings, plan.tokens)
@@ -92,6 +92,13 @@ def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Compu
         for index in batches(lengths, max(lengths.tolist(), default=0), budget, wrapper.device):
             halvings += halving(run_batch, index, len(rows))
     return Computed(_results(groups), halvings, int(lengths.sum()))
+
+
+def _token_plan(opened: LoadedModel, job: Job) -> TokenPlan | None:
+    """Which tokens go forward; None for whole rows: of edits on the way places are those of whole rows."""
+    if job.writes or opened.plays or job.start is not None:
+        return None
+    return parted(opened.wrapper, job.rows, job.reads)
 
 
 def _results(groups: Sequence[Readout]) -> dict[Read, Tensor]:

@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audit.bench.batching import at_once, batches, halving
+from audit.bench.batching import batches, halving, padded_tokens
 from audit.bench.edges.graph import Graph, graph_of
 from audit.bench.gradients import valued
 from audit.bench.layout import Geometry, Targets
@@ -125,7 +125,7 @@ def edge_scores(
         clean[at], corrupted[at] = mine.value.to(wide).cpu(), theirs.value.to(wide).cpu()
 
     width = max(rows.lengths.tolist(), default=0)
-    most = max(width, at_once(budget, opened.wrapper.device) // len(attribution.alphas()))
+    most = max(width, padded_tokens(budget, opened.wrapper.device) // len(attribution.alphas()))
     with torch.enable_grad():
         for index in batches(rows.lengths, width, most, opened.wrapper.device):
             halving(score_batch, index, len(rows))
