@@ -117,6 +117,33 @@ class Bench:
 
         return packed_rows.run_together(self, ckpt, [packed_rows.Asked(rows, tuple(reads)) for rows, reads in asked])
 
+    def run_variants(
+        self, ckpt: Checkpoint, rows: Rows, reads: Sequence[Read],
+        variants: "Sequence[tuple[Sequence[Write], Start | None]]",
+    ) -> list[Pass]:  # fmt: skip
+        """The same rows and reads under several writes and starts, as :meth:`run` gives them one by one; what they have
+        in common runs once. See :mod:`audit.bench.edited_variants`."""
+        from audit.bench import edited_variants
+
+        jobs = [Job(rows, tuple(reads), tuple(writes), start, None) for writes, start in variants]
+        return edited_variants.run_variants(self, ckpt, jobs)
+
+    def runs_apart(self, job: Job) -> bool:
+        """Whether some of a job's reads need attention of another kind than the bench's."""
+        return bool(self._read_eagerly(job))
+
+    def compute_jobs(self, ckpt: Checkpoint, jobs: Sequence[Job]) -> list[Mapping[Read, Tensor]]:
+        """Jobs on the same rows, past the store."""
+        from audit.bench import edited_variants
+
+        if not jobs:
+            return []
+        opener = partial(self.pool.loaded, eager=False)
+        done = edited_variants.compute_variants(opener(ckpt), opener, jobs, self.token_budget)
+        self.halvings += sum(each.halvings for each in done)
+        self.fwd_tokens += sum(each.states for each in done)
+        return [each.reads for each in done]
+
     def tokens_of(
         self, ckpt: Checkpoint, asked: "Sequence[tuple[Rows, Sequence[Read]]]", like: Checkpoint
     ) -> int:  # fmt: skip

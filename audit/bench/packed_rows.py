@@ -31,27 +31,42 @@ class Asked(NamedTuple):
     reads: tuple[Read, ...]
 
     @property
-    def packs(self) -> bool:
-        """Whether it goes forward with others: scores of targets, which cost no more in their company."""
-        scores = (read.site.part == "logits" and read.reduce != "state" for read in self.reads)
-        return bool(len(self.rows)) and not self.rows.extra and all(scores)
+    def pack(self) -> tuple[Read, ...] | None:
+        """With whom it goes forward: scores of the logits, which all cost the same, together; other scores of targets
+        with those who ask for the same; None: alone."""
+        scored = all(read.at in ("key", "answer") and read.reduce not in ("state", "norm") for read in self.reads)
+        if not len(self.rows) or self.rows.extra or not scored:
+            return None
+        return () if all(read.site.part == "logits" for read in self.reads) else self.reads
 
 
 def run_together(bench: "Bench", ckpt: Checkpoint, asked: Sequence[Asked]) -> list[Pass]:
     """What ``bench.run`` would give one by one, in the same order."""
-    found = _packed(bench, ckpt, [each for each in asked if each.packs])
+    found: dict[tuple[Read, ...], dict[str, Mapping[Read, Tensor]]] = {
+        pack: _packed(bench, ckpt, members) for pack, members in _packs(asked).items()
+    }
     return [
-        Pass(each.rows, found[each.rows.hash]) if each.packs else bench.run(ckpt, each.rows, each.reads)
+        bench.run(ckpt, each.rows, each.reads)
+        if each.pack is None
+        else Pass(each.rows, {read: found[each.pack][each.rows.hash][read] for read in each.reads})
         for each in asked
     ]
 
 
+def _packs(asked: Sequence[Asked]) -> dict[tuple[Read, ...], list[Asked]]:
+    """What goes forward together, every set of rows once."""
+    packs: dict[tuple[Read, ...], list[Asked]] = {}
+    for each in asked:
+        if each.pack is not None:
+            packs.setdefault(each.pack, []).append(each)
+    return {pack: _once(members) for pack, members in packs.items()}
+
+
 def tokens(bench: "Bench", wrapper: Wrapper, asked: Sequence[Asked], edited: bool) -> int:
     """How many tokens go forward for that in a model such as this one, ``edited`` on the way or not."""
-    packs = _once([each for each in asked if each.packs])
-    count = _tokens(wrapper, _union(packs), edited) if packs else 0
+    count = sum(_tokens(wrapper, _union(members), edited) for members in _packs(asked).values())
     for each in asked:
-        if not each.packs:
+        if each.pack is None:
             patterns = tuple(read for read in each.reads if read.site.part == "pattern")
             apart = bench.passes_of(each.reads) > 1
             parts = [patterns, tuple(read for read in each.reads if read not in patterns)] if apart else [each.reads]
@@ -82,18 +97,18 @@ def _union(asked: Sequence[Asked]) -> Asked:
 
 def _packed(bench: "Bench", ckpt: Checkpoint, asked: Sequence[Asked]) -> dict[str, Mapping[Read, Tensor]]:
     """The reads of every set by the name of its rows: from the store, or in one pass and into it."""
-    every, store = _once(asked), bench.store
+    store = bench.store
     if store is None:
-        return _computed(bench, ckpt, every)
-    names = {each.rows.hash: _names(bench, ckpt, each) for each in every}
+        return _computed(bench, ckpt, asked)
+    names = {each.rows.hash: _names(bench, ckpt, each) for each in asked}
     found = {name: cache_keys.stored(store, of) for name, of in names.items()}
-    if waiting := _missing(every, found):
+    if waiting := _missing(asked, found):
         with ExitStack() as stack:
             if store.waits:
                 for name in sorted(_pass_name(bench, ckpt, each) for each in waiting):
                     stack.enter_context(store.exclusively(name))
                 found |= {each.rows.hash: cache_keys.stored(store, names[each.rows.hash]) for each in waiting}
-                waiting = _missing(every, found)
+                waiting = _missing(asked, found)
             for name, reads in _computed(bench, ckpt, waiting).items():
                 cache_keys.keep(store, names[name], reads)
                 found[name] = {**found[name], **reads}
