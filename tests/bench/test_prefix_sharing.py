@@ -29,6 +29,7 @@ STATES = (
 def alike(groups: int = GROUPS) -> Rows:
     """Rows that begin alike in groups, after a header that all have; some are equal, some a beginning of another."""
     rows = toy.rows(groups * SIZE, 3, 30)
+    rows = rows.take(rows.lengths.argsort())
     ids = rows.ids.view(groups, SIZE, -1).clone()
     start = rows.answer_spans[:, 0].view(groups, SIZE)
     for group, first in zip(ids, start.amin(1).tolist(), strict=True):
@@ -48,9 +49,8 @@ def whole(family: str, rows: Rows, reads: tuple[Read, ...]) -> dict[Read, torch.
 
 
 @pytest.mark.parametrize("family", toy.FAMILIES)
-@pytest.mark.parametrize("budget", [16384, 400])
-def test_shared_beginnings_say_what_whole_rows_say(family: str, budget: int) -> None:
-    rows, bench = alike(), Bench(token_budget=budget)
+def test_shared_beginnings_say_what_whole_rows_say(family: str) -> None:
+    rows, bench = alike(), Bench(token_budget=400 if family == "gpt2" else 16384)
     plain = whole(family, rows, (*SCORES, *STATES))
     for reads in (SCORES, (*SCORES, *STATES)):
         assert token_plan(rows, reads, lambda: True).stems
@@ -64,7 +64,7 @@ def test_what_goes_forward_is_counted_and_is_less_than_the_rows() -> None:
     bench.run(toy.checkpoint("llama"), rows, (ANSWER,))
     plan = token_plan(rows, (ANSWER,), lambda: True)
     assert plan.stems
-    assert bench.fwd_tokens == plan.tokens < 0.9 * int(rows.mask.sum())
+    assert bench.fwd_tokens == plan.tokens < 0.6 * int(rows.mask.sum())
 
 
 def test_each_position_that_is_needed_goes_forward_once() -> None:
