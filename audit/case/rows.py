@@ -73,10 +73,11 @@ class Rows:
 
 
 def shortened(rows: Rows) -> Rows:
-    """The rows without what follows their last content token, which no score depends on."""
+    """The rows without what follows their last content token, which no score depends on; of one without such tokens
+    the first token."""
     place = torch.arange(rows.ids.shape[1])
-    end = torch.where(rows.key, place, -1).amax(1) + 1
+    end = (torch.where(rows.key, place, -1).amax(1) + 1).clamp(min=1)
     mask = rows.mask & (place < end[:, None])
-    spans = torch.minimum(rows.answer_spans, end[:, None].clamp(min=1))
+    spans = torch.minimum(rows.answer_spans, end[:, None])
     short = replace(rows, ids=rows.ids.masked_fill(~mask, 0), mask=mask, answer_spans=spans)
     return short.take(torch.arange(len(rows)))
