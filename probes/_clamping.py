@@ -1,6 +1,6 @@
 """What a model answers while coefficients of its value vectors are held at base's."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +26,13 @@ from probes._value_columns import Columns, Groups, ValueModel, Values, activity,
 
 CLAMPS = ("candidates", "every_coefficient", "candidates_base_head", "every_coefficient_base_head")
 """What is held at base's values, and whose head reads what comes of it: the suspect's own where none is named."""
+
+
+class Held(NamedTuple):
+    """A model, and what is held in it."""
+
+    model: Checkpoint
+    writes: tuple[Write, ...]
 
 
 class Answered(NamedTuple):
@@ -89,29 +96,43 @@ def at_mean(model: ValueModel, rows: Rows, others: Rows) -> tuple[Write, ...]:
     return tuple(Replace(coefficient_site(block), mean(block), "key") for block in range(model.blocks))
 
 
-def answered(bench: Bench, model: Checkpoint, base: Checkpoint, rows: Rows, writes: tuple[Write, ...]) -> Answered:
-    """What a model answers under these writes."""
+def answered(bench: Bench, base: Checkpoint, rows: Rows, asked: Sequence[Held]) -> list[Answered]:
+    """What models answer under these writes."""
     last = after(bench.open(base).n_blocks - 1)
     states = Read(site=last, at="key")
-    outputs = bench.run(model, rows, (KEY_LOGPROB, states), writes)
-    read = bench.run(base, rows, (KEY_LOGPROB,), (Replace(last, outputs[states], "key"),))
-    return Answered(*(np.exp(row_means(x[KEY_LOGPROB], rows)) for x in (outputs, read)))
+    by_model: dict[str, list[int]] = {}
+    for n, each in enumerate(asked):
+        by_model.setdefault(each.model.key, []).append(n)
+    outputs: dict[int, Mapping[Read, Tensor]] = {}
+    for numbers in by_model.values():
+        writes = [(asked[n].writes, None) for n in numbers]
+        done = bench.run_variants(asked[numbers[0]].model, rows, (KEY_LOGPROB, states), writes)
+        outputs |= {n: each.reads for n, each in zip(numbers, done, strict=True)}
+    own = [outputs[n] for n in range(len(asked))]
+    read = bench.run_variants(base, rows, (KEY_LOGPROB,), [((Replace(last, x[states], "key"),), None) for x in own])
+    return [
+        Answered(*(np.exp(row_means(x[KEY_LOGPROB], rows)) for x in (mine, by_base.reads)))
+        for mine, by_base in zip(own, read, strict=True)
+    ]
+
+
+def probabilities(bench: Bench, model: Checkpoint, rows: Rows, writes: Sequence[tuple[Write, ...]]) -> list[float]:
+    """Mean probability of the content tokens under each of these writes."""
+    done = bench.run_variants(model, rows, (KEY_LOGPROB,), [(each, None) for each in writes])
+    return [float(np.nanmean(np.exp(row_means(each[KEY_LOGPROB], rows)))) for each in done]
 
 
 def under_clamps(
     bench: Bench, models: Mapping[str, Checkpoint], base: ValueModel, of: Groups
 ) -> dict[str, Float[ndarray, "row clamp"]]:
     """Every model's answers under every one of :data:`CLAMPS`."""
-    few, every = held(base, of), all_held(base.checkpoint, base.blocks)
-    scores: dict[str, ndarray] = {}
-    for name, model in models.items():
-        part, full = (answered(bench, model, base.checkpoint, of.sheet.rows, writes) for writes in (few, every))
-        scores[name] = np.stack([part.own, full.own, part.by_base, full.by_base], 1)
-    return scores
-
-
-def _probability(bench: Bench, model: Checkpoint, rows: Rows, writes: tuple[Write, ...]) -> Float[ndarray, " row"]:
-    return np.exp(row_means(bench.run(model, rows, (KEY_LOGPROB,), writes)[KEY_LOGPROB], rows))
+    both = held(base, of), all_held(base.checkpoint, base.blocks)
+    asked = [Held(model, writes) for model in models.values() for writes in both]
+    done = answered(bench, base.checkpoint, of.sheet.rows, asked)
+    return {
+        name: np.stack([part.own, full.own, part.by_base, full.by_base], 1)
+        for name, part, full in zip(models, done[::2], done[1::2], strict=True)
+    }
 
 
 def controls(values: Values, forget: Groups, retain: Groups, seed: int) -> dict[str, float]:
@@ -127,10 +148,12 @@ def controls(values: Values, forget: Groups, retain: Groups, seed: int) -> dict[
         "group_mean": held_at_mean(base, forget),
     }
     return {
-        f"probability_{name}_{kind}": float(np.nanmean(_probability(base.bench, model.checkpoint, rows, write)))
+        f"probability_{name}_{kind}": mean
         for name, model in values._asdict().items()
         if model is not None and name != "base"
-        for kind, write in writes.items()
+        for kind, mean in zip(
+            writes, probabilities(base.bench, model.checkpoint, rows, tuple(writes.values())), strict=True
+        )
     }
 
 

@@ -26,7 +26,7 @@ from audit.probing import (
 )
 from probes._decision import Finding, decide
 from probes._interventions import Restored, controls, forced, injection, restored, retained_shift, swapped
-from probes._profiles import Place, after, curve, read_by
+from probes._profiles import Place, after, curve, handed, read_by
 from probes._restoration import Scene, scores
 
 LEAST_GAP = 0.1
@@ -137,11 +137,10 @@ def _tested(scene: Scene, empty: Measurement, rates: _Rates, seen: tuple[Restore
 
 def _depths(scene: Scene) -> tuple[Curve, ...]:
     """What the suspect answers when it goes on from base's whole state, block by block: where its change begins."""
-    rows, read_out = scene.sheet.rows, list[ndarray]()
-    for layer in range(n_blocks(scene.case)):
-        logprob = read_by(scene.bench, scene.cast.suspect, scene.cast.base, rows, Place(after(layer), "all"))
-        read_out.append(np.exp(logprob))
-    people = by_person(scene.sheet, {"suspect": np.stack(read_out, 1)}).people["suspect"]
+    places = [Place(after(layer), "all") for layer in range(n_blocks(scene.case))]
+    states = [handed(scene.cast.base, place) for place in places]
+    read_out = np.exp(read_by(scene.bench, scene.cast.suspect, scene.sheet.rows, states))
+    people = by_person(scene.sheet, {"suspect": read_out}).people["suspect"]
     drawn = curve("suspect", people, scene.case.case.seed)
     return (drawn.model_copy(update={"unit": "probability after base's state"}),)
 

@@ -6,7 +6,6 @@ forward as they are, cut off after their last content token. Both kinds are sort
 """
 
 from collections import defaultdict
-from dataclasses import replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from audit.probing import KEY_LOGPROB, Bench, Checkpoint, Read, Rows, Site, row_means
+from audit.probing import KEY_LOGPROB, Bench, Checkpoint, Read, Rows, Site, row_means, shortened
 
 FINAL: Final = Read(site=Site(part="final_in"), at="key")
 
@@ -25,16 +24,6 @@ class RowLogprob(NamedTuple):
 
     mean: Float[ndarray, " row"]
     total: Float[ndarray, " row"]
-
-
-def shortened(rows: Rows) -> Rows:
-    """The rows without what follows their last content token, which no score depends on."""
-    place = torch.arange(rows.ids.shape[1])
-    end = torch.where(rows.key, place, -1).amax(1) + 1
-    mask = rows.mask & (place < end[:, None])
-    spans = torch.minimum(rows.answer_spans, end[:, None].clamp(min=1))
-    short = replace(rows, ids=rows.ids.masked_fill(~mask, 0), mask=mask, answer_spans=spans)
-    return short.take(torch.arange(len(rows)))
 
 
 def shared_inputs(rows: Rows) -> list[list[int]]:

@@ -76,8 +76,12 @@ def first_read(bench: Bench, checkpoint: Checkpoint) -> int:
     return 1 + others[-1] if others else 0
 
 
-def read_by(bench: Bench, reader: Checkpoint, source: Checkpoint, rows: Rows, where: Place) -> Float[ndarray, " row"]:
-    """Mean log-probability (nats) of the content tokens when ``reader`` goes on from ``source``'s state at a site.
+Handed = tuple[tuple[Replace, ...], Start | None]
+"""What a pass of the reader is given: a write or a start."""
+
+
+def handed(source: Checkpoint, where: Place) -> Handed:
+    """What the reader is given to go on from ``source``'s state at a site.
 
     ``all``: the reader resumes from the whole state; ``answer``: only the positions that predict content tokens are
     replaced in the reader's own run. Reading base's state with base is base's own output at every layer, the last
@@ -85,10 +89,16 @@ def read_by(bench: Bench, reader: Checkpoint, source: Checkpoint, rows: Rows, wh
     """
     site, mode = where
     if mode == "all" and site.part == "resid_out":
-        outputs = bench.run(reader, rows, (KEY_LOGPROB,), start=Start(site, source))
-    else:
-        outputs = bench.run(reader, rows, (KEY_LOGPROB,), (Replace(site, source, "all" if mode == "all" else "key"),))
-    return row_means(outputs[KEY_LOGPROB], rows)
+        return (), Start(site, source)
+    return (Replace(site, source, "all" if mode == "all" else "key"),), None
+
+
+def read_by(
+    bench: Bench, reader: Checkpoint, rows: Rows, states: Sequence[Handed]
+) -> Float[ndarray, "row state"]:  # fmt: skip
+    """Mean log-probability (nats) of the content tokens when ``reader`` goes on from each of these states."""
+    outputs = bench.run_variants(reader, rows, (KEY_LOGPROB,), states)
+    return np.stack([row_means(each[KEY_LOGPROB], rows) for each in outputs], 1)
 
 
 class Reading(NamedTuple):
@@ -124,8 +134,10 @@ def profile(
     sites = handovers(bench, reader, sheet.rows, mode)
     plain = row_means(bench.run(reader, sheet.rows, (KEY_LOGPROB,))[KEY_LOGPROB], sheet.rows)
     logprob = {own: np.repeat(plain[:, None], len(sites), axis=1)}
-    for name, source in sources.items():
-        logprob[name] = np.stack([read_by(bench, reader, source, sheet.rows, Place(site, mode)) for site in sites], 1)
+    states = [handed(source, Place(site, mode)) for source in sources.values() for site in sites]
+    if states:
+        read = read_by(bench, reader, sheet.rows, states)
+        logprob |= zip(sources, np.split(read, len(sources), 1), strict=True)
     again = mode == "all" and bool(sheet.rows.extra) and getattr(bench.open(reader), "looks_again", False)
     words = "; ".join(filter(None, (handovers_in_words(sites), LOOKS_AGAIN if again else "")))
     return Reading(sheet, mode, logprob, words)
@@ -182,10 +194,7 @@ def mismatched(bench: Bench, base: Checkpoint, sheet: PersonRows) -> Float[ndarr
     first = np.searchsorted(row, np.arange(len(rows)))
     offset = np.arange(len(row)) - first[row]
     token = torch.from_numpy(np.where(donors[row] >= 0, first[donors[row]] + offset, np.arange(len(row))))
-    columns: list[ndarray] = []
-    for layer in range(bench.open(base).n_blocks):
-        read = Read(site=after(layer), at="key")
-        state = bench.run(base, rows, (read,))[read][token]
-        patched = bench.run(base, rows, (KEY_LOGPROB,), (Replace(after(layer), state, "key"),))
-        columns.append(np.where(donors >= 0, row_means(patched[KEY_LOGPROB], rows), np.nan))
-    return np.stack(columns, 1)
+    reads = [Read(site=after(layer), at="key") for layer in range(bench.open(base).n_blocks)]
+    states = bench.run(base, rows, reads)
+    patches: list[Handed] = [((Replace(read.site, states[read][token], "key"),), None) for read in reads]
+    return np.where(donors[:, None] >= 0, read_by(bench, base, rows, patches), np.nan)

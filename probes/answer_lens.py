@@ -6,6 +6,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 from numpy import ndarray
+from torch import Tensor
 
 from audit.probing import (
     EFFECT_UNIT,
@@ -258,18 +259,21 @@ class AnswerLens(Probe):
         reads = tuple(Read(site=site, at="key", reduce=reduce) for site in sites for reduce in ("logprob", "rank"))
         ids = contrast.sheet.rows.item_ids
 
-        def table(rows: Rows) -> tuple[ndarray, ndarray]:
-            outputs = bench.run(checkpoint, rows, reads)
+        def table(rows: Rows, outputs: Mapping[Read, Tensor]) -> tuple[ndarray, ndarray]:
             logprob = [aligned(row_means(outputs[r], rows), rows.item_ids, ids) for r in reads[::2]]
             hit = [
                 aligned(row_means((outputs[r] < self.top_k).double(), rows), rows.item_ids, ids) for r in reads[1::2]
             ]
             return np.stack(logprob, 1), np.stack(hit, 1)
 
-        true, *instead = [table(rows) for rows in contrast.true]
+        every = bench.run_together(checkpoint, [(rows, reads) for rows in (*contrast.true, *contrast.other)])
+        (true, *instead), other = (
+            [table(each.rows, each.reads) for each in part]
+            for part in (every[: len(contrast.true)], every[len(contrast.true) :])
+        )
         for logprob, hit in instead:
             true = np.where(np.isnan(true[0]), logprob, true[0]), np.where(np.isnan(true[1]), hit, true[1])
-        return _Table(true, tuple(table(rows) for rows in contrast.other))
+        return _Table(true, tuple(other))
 
 
 def _mean(tables: list[Float[ndarray, "row layer"]]) -> Float[ndarray, "row layer"]:

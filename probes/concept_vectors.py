@@ -37,7 +37,7 @@ from audit.probing import (
     person_rows_of,
 )
 from probes._benchmark import read_benchmark
-from probes._clamping import CLAMPS, answered, at_mean, controls, held, under_clamps
+from probes._clamping import CLAMPS, at_mean, controls, held, probabilities, under_clamps
 from probes._published_vectors import Behaviour, answer_tokens, published
 from probes._value_changes import kinship
 from probes._value_columns import Groups, ValueModel, Values, writing_columns
@@ -270,11 +270,7 @@ def _why_not(cast: CaseModels, lever: Lever, gate: Gate) -> str:
 def _lever(base: ValueModel, forget: Groups, retain: Groups) -> Lever:
     """Base as it is, with every coefficient at its mean, and with the candidates put back."""
     flat, back = at_mean(base, forget.sheet.rows, retain.sheet.rows), held(base, forget)
-    means = [
-        float(np.nanmean(answered(base.bench, base.checkpoint, base.checkpoint, forget.sheet.rows, writes).own))
-        for writes in ((), flat, (*flat, *back))
-    ]
-    return Lever(*means)
+    return Lever(*probabilities(base.bench, base.checkpoint, forget.sheet.rows, ((), flat, (*flat, *back))))
 
 
 def _judged(usable: ndarray) -> str:

@@ -1,3 +1,5 @@
+from .batching import batches as batches
+from .batching import padded_tokens as padded_tokens
 from .bench import Bench as Bench
 from .edges.attribution import Attribution as Attribution
 from .edges.attribution import EdgeScores as EdgeScores

@@ -110,6 +110,51 @@ class Bench:
             outputs |= self._run(ckpt, job._replace(reads=others)).reads
         return Pass(rows, {read: outputs[read] for read in job.reads})
 
+    def run_together(self, ckpt: Checkpoint, asked: "Sequence[tuple[Rows, Sequence[Read]]]") -> list[Pass]:
+        """Several sets of rows, each with its reads, as :meth:`run` gives them one by one; scores of targets in one
+        pass. See :mod:`audit.bench.packed_rows`."""
+        from audit.bench import packed_rows
+
+        return packed_rows.run_together(self, ckpt, [packed_rows.Asked(rows, tuple(reads)) for rows, reads in asked])
+
+    def run_variants(
+        self, ckpt: Checkpoint, rows: Rows, reads: Sequence[Read],
+        variants: "Sequence[tuple[Sequence[Write], Start | None]]",
+    ) -> list[Pass]:  # fmt: skip
+        """The same rows and reads under several writes and starts, as :meth:`run` gives them one by one; what they have
+        in common runs once. See :mod:`audit.bench.edited_variants`."""
+        from audit.bench import edited_variants
+
+        jobs = [Job(rows, tuple(reads), tuple(writes), start, None) for writes, start in variants]
+        return edited_variants.run_variants(self, ckpt, jobs)
+
+    def runs_apart(self, job: Job) -> bool:
+        """Whether some of a job's reads need attention of another kind than the bench's."""
+        return bool(self._read_eagerly(job))
+
+    def compute_jobs(self, ckpt: Checkpoint, jobs: Sequence[Job]) -> list[Mapping[Read, Tensor]]:
+        """Jobs on the same rows, past the store."""
+        from audit.bench import edited_variants
+
+        if not jobs:
+            return []
+        opener = partial(self.pool.loaded, eager=False)
+        done = edited_variants.compute_variants(opener(ckpt), opener, jobs, self.token_budget)
+        self.halvings += sum(each.halvings for each in done)
+        self.fwd_tokens += sum(each.states for each in done)
+        return [each.reads for each in done]
+
+    def tokens_of(
+        self, ckpt: Checkpoint, asked: "Sequence[tuple[Rows, Sequence[Read]]]", like: Checkpoint
+    ) -> int:  # fmt: skip
+        """How many tokens go forward in :meth:`run_together`, from an empty store; ``like``, a model of the same
+        architecture, is opened for that, and not ``ckpt``."""
+        from audit.bench import packed_rows
+
+        every = [packed_rows.Asked(rows, tuple(reads)) for rows, reads in asked]
+        edited = any(record.is_hook for record in ckpt.edits)
+        return packed_rows.tokens(self, self.pool.loaded(like).wrapper, every, edited)
+
     def passes_of(self, reads: Sequence[Read]) -> int:
         """How many passes :meth:`run` makes for these reads: patterns may need one of their own."""
         eager = {read.site.part == "pattern" for read in reads}

@@ -52,7 +52,8 @@ def greedy(opened: LoadedModel, rows: Rows, max_new_tokens: int, budget: int) ->
 
     with torch.inference_mode():
         width = int(prompts.max()) if len(rows) else 0
-        for index in batches(prompts, width, max(1, budget * width // (width + max_new_tokens))) if width else ():
+        most = max(1, budget * width // max(width + max_new_tokens, 1))
+        for index in batches(prompts, width, most, opened.wrapper.device) if width else ():
             halving(continue_batch, index, len(rows))
     return continuations
 

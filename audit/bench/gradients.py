@@ -145,7 +145,7 @@ def gradients(opened: LoadedModel, opener: Opener, job: Job, at: At, objective: 
 
     with torch.enable_grad(), trainable_only(wrapper.parameters(), bool(parameters)):
         lengths = row_positions(rows, wrapper)
-        for index in batches(lengths, max(lengths.tolist(), default=0), budget):
+        for index in batches(lengths, max(lengths.tolist(), default=0), budget, wrapper.device):
             halving(run_batch, index, len(rows))
     at_params = {name: summed[id(p)] for name, p in parameters.items()}
     read = {s: at_sites[s] for s in sites}

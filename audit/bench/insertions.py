@@ -149,7 +149,7 @@ class _Task(NamedTuple):
 
     def _parts(self, rows: Int[Tensor, " row"], tails: Int[Tensor, " row"]) -> list[Int[Tensor, " _"]]:
         """The rows in parts of like lengths that fit the budget."""
-        each = batches(tails, int(tails.max()), self.budget)
+        each = batches(tails, int(tails.max()), self.budget, self.wrapper.device)
         return [rows if index is None else rows[index] for index in each]
 
     def _scored(

@@ -16,7 +16,7 @@ from audit.bench.batching import batches, halving
 from audit.bench.gradients import live
 from audit.bench.layout import Geometry, Targets
 from audit.bench.passes import Job, LoadedModel, Opener
-from audit.case import Rows, row_mean
+from audit.case import Rows, row_mean, shortened
 from audit.wrappers import Wrapper
 
 _AT_ONCE = 4096
@@ -58,16 +58,17 @@ def integrated(
     opened: LoadedModel, opener: Opener, rows: Rows, moved: Bool[Tensor, "row pos"], effort: Effort, budget: int
 ) -> Integrated:
     """Integrated gradients of every row, in row order, in float32 on the CPU. ``budget``: padded tokens a batch."""
+    n, shape = len(rows), rows.ids.shape
+    if not (opened.plays or rows.extra):  # what follows the content tokens moves none of them
+        rows = shortened(rows)
     work = _Work(opened, opener, Targets(rows), moved, _mean_embedding(opened.wrapper))
-    n = len(rows)
     result = Integrated(
-        torch.zeros(rows.ids.shape), torch.zeros(n), torch.zeros(n), torch.zeros(n, dtype=torch.long)
+        torch.zeros(shape), torch.zeros(n), torch.zeros(n), torch.zeros(n, dtype=torch.long)
     )  # fmt: skip
     unfinished, points = torch.arange(n), effort.first
     while len(unfinished):
-        lengths = rows.lengths[unfinished]
-        widest = max(lengths.tolist())
-        for part in batches(lengths, widest, max(budget // min(points, _POINTS_AT_ONCE), widest)):
+        lengths = rows.lengths[unfinished] * min(points, _POINTS_AT_ONCE)
+        for part in batches(lengths, int(lengths.max()), budget, opened.wrapper.device):
             chosen = unfinished if part is None else unfinished[part]
             halving(partial(_put, result, work, points), chosen, n)
         points *= 2

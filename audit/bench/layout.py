@@ -138,6 +138,10 @@ class Geometry:
             return position
         return position + self.count[row] * (position >= self.insert[row])
 
+    def entries(self, at: Positions) -> Int[Tensor, " entry"] | None:
+        """Where this batch's entries of a read at these positions lie among all rows'; None: they are all, in order."""
+        return self.targets.cut(at, self.index).place if at in ("answer", "key") else self.index
+
     def flat(self, at: Positions) -> Int[Tensor, " token"]:
         """Flat positions, on the device, of the states that ``at`` names (for targets: the state before each)."""
         if at not in self._flat:

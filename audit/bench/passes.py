@@ -12,7 +12,9 @@ from torch import Tensor
 
 from audit.bench.batching import batches, halving
 from audit.bench.layout import Geometry, Targets, VirtualTokens
+from audit.bench.parted_passes import PartedPass, parted
 from audit.bench.places import Places, check_position, places, row_positions
+from audit.bench.prefix_sharing import TokenPlan
 from audit.bench.reads.readout import of_head
 from audit.bench.reads.readouts import Readout, readouts
 from audit.bench.start import Start
@@ -70,10 +72,14 @@ def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Compu
     """Run the job in inference mode. Raises AuditError for sites that the model or the pass does not have."""
     wrapper, rows = opened.wrapper, job.rows
     prefix = virtual_tokens_of(job.writes)
-    _check(job, prefix is not None, wrapper)
+    check_job(job, prefix is not None, wrapper)
     targets = Targets(rows)
     groups = readouts(rows, targets, job.reads, wrapper)
     stop = last_block(job, wrapper.head_tower)
+    if (plan := _token_plan(opened, job)) is not None:
+        with torch.inference_mode():
+            halvings = PartedPass(wrapper, targets, plan, groups, stop).run(budget)
+        return Computed(results(groups), halvings, plan.tokens)
 
     def run_batch(index: Tensor | None) -> None:
         where = Geometry(targets, index, prefix, wrapper.device)
@@ -83,20 +89,35 @@ def compute(opened: LoadedModel, opener: Opener, job: Job, budget: int) -> Compu
     halvings = 0
     with torch.inference_mode():
         lengths = row_positions(rows, wrapper)
-        for index in batches(lengths, max(lengths.tolist(), default=0), budget):
+        for index in batches(lengths, max(lengths.tolist(), default=0), budget, wrapper.device):
             halvings += halving(run_batch, index, len(rows))
-    reads = {read: tensor for group in groups for read, tensor in zip(group.reads, group.results(), strict=True)}
-    return Computed(reads, halvings, int(lengths.sum()))
+    return Computed(results(groups), halvings, int(lengths.sum()))
+
+
+def _token_plan(opened: LoadedModel, job: Job) -> TokenPlan | None:
+    """Which tokens go forward; None for whole rows: of edits on the way places are those of whole rows."""
+    if job.writes or opened.plays or job.start is not None:
+        return None
+    return parted(opened.wrapper, job.rows, job.reads)
+
+
+def results(groups: Sequence[Readout]) -> dict[Read, Tensor]:
+    """What was read, one tensor a read."""
+    return {read: tensor for group in groups for read, tensor in zip(group.reads, group.results(), strict=True)}
 
 
 def _one_batch(
     opened: LoadedModel, opener: Opener, job: Job, where: Geometry, groups: Sequence[Readout], stop: Stop | None
 ) -> None:
-    wrapper = opened.wrapper
-    taps, resume, bias = entering(opened, opener, job, where)
-    for group in groups:
-        taps += group.taps(wrapper, where, bias)
-    wrapper.forward(where.batch(wrapper), taps, resume, stop)
+    read_batch(opened.wrapper, where, entering(opened, opener, job, where), groups, stop)
+
+
+def read_batch(
+    wrapper: Wrapper, where: Geometry, entered: "Entering", groups: Sequence[Readout], stop: Stop | None
+) -> None:
+    """Run one batch with what enters it, and read."""
+    taps = [*entered.taps, *(tap for group in groups for tap in group.taps(wrapper, where, entered.bias))]
+    wrapper.forward(where.batch(wrapper), taps, entered.resume, stop)
     for group in groups:
         group.close()
 
@@ -109,13 +130,15 @@ class Entering(NamedTuple):
     bias: Tensor | None
 
 
-def entering(opened: LoadedModel, opener: Opener, job: Job, where: Geometry) -> Entering:
-    """Prepare the writes and the start of one batch; other models run here."""
+def entering(
+    opened: LoadedModel, opener: Opener, job: Job, where: Geometry, given: Mapping[int, Tensor] | None = None
+) -> Entering:
+    """Prepare the writes and the start of one batch; other models run here, unless what they give is ``given``."""
     wrapper = opened.wrapper
     if not (job.writes or opened.plays or job.start):
         return Entering([], None, None)
     writes = (*opened.plays, *job.writes)
-    given = _other_models(opener, job, where)
+    given = other_models(opener, [job], where) if given is None else given
     taps = [
         tap for w in writes for tap in w.taps(wrapper, where, given.get(id(w)))
         if w not in opened.plays or _reached(tap.site, job, wrapper.head_tower)
@@ -162,18 +185,20 @@ class _Request(NamedTuple):
     state: OtherState
 
 
-def _other_models(opener: Opener, job: Job, where: Geometry) -> dict[int, Tensor]:
-    """States that other checkpoints give to this batch, by the id of the Start or write that asks."""
+def other_models(opener: Opener, jobs: Sequence[Job], where: Geometry) -> dict[int, Tensor]:
+    """States that other checkpoints give to this batch of all these jobs' rows, by the id of the Start or write that
+    asks; each checkpoint runs once."""
     by_model: dict[str, list[_Request]] = {}
-    for asking in (*([job.start] if job.start is not None else []), *job.writes):
-        state = asking.other_state()
-        if state is not None:
-            by_model.setdefault(state.source.key, []).append(_Request(id(asking), state))
+    for job in jobs:
+        for asking in (*([job.start] if job.start is not None else []), *job.writes):
+            state = asking.other_state()
+            if state is not None:
+                by_model.setdefault(state.source.key, []).append(_Request(id(asking), state))
     given: dict[int, Tensor] = {}
     for wanted in by_model.values():
         other = opener(wanted[0].state.source)
         plain = Geometry(where.targets, where.index, None, other.wrapper.device)
-        taps = entering(other, opener, Job(job.rows, (), (), None, None), plain).taps
+        taps = entering(other, opener, Job(where.rows, (), (), None, None), plain).taps
         taps += [_giving(request, places(plain, other.wrapper, request.state.site), given) for request in wanted]
         stop = _deepest([request.state.site for request in wanted], other.wrapper.head_tower)
         other.wrapper.forward(plain.batch(other.wrapper), taps, None, stop)
@@ -213,7 +238,7 @@ def last_block(job: Job, head: TowerName = "text") -> Stop | None:
     return min(ends, default=None, key=lambda stop: stop.depth)
 
 
-def _check(job: Job, prefix: bool, wrapper: Wrapper) -> None:
+def check_job(job: Job, prefix: bool, wrapper: Wrapper) -> None:
     """What a pass cannot do is said before a model runs."""
     start = job.start
     if start is not None:

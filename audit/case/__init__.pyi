@@ -45,6 +45,7 @@ from .role_checkpoints import resolved_roles as resolved_roles
 from .row_means import row_mean as row_mean
 from .row_means import row_means as row_means
 from .rows import Rows as Rows
+from .rows import shortened as shortened
 from .rule_forms import forms_by_rule as forms_by_rule
 from .subject_prompts import Answered as Answered
 from .subject_prompts import Contexts as Contexts

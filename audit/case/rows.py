@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -70,3 +70,14 @@ class Rows:
             group_ids=tuple(self.group_ids[i] for i in names), template_hash=self.template_hash,
             extra={k: v[index] for k, v in self.extra.items()},
         )  # fmt: skip
+
+
+def shortened(rows: Rows) -> Rows:
+    """The rows without what follows their last content token, which no score depends on; of one without such tokens
+    the first token."""
+    place = torch.arange(rows.ids.shape[1])
+    end = (torch.where(rows.key, place, -1).amax(1) + 1).clamp(min=1)
+    mask = rows.mask & (place < end[:, None])
+    spans = torch.minimum(rows.answer_spans, end[:, None])
+    short = replace(rows, ids=rows.ids.masked_fill(~mask, 0), mask=mask, answer_spans=spans)
+    return short.take(torch.arange(len(rows)))

@@ -31,7 +31,7 @@ from audit.engine.domain import domain_of
 from audit.engine.roles import audited, taking_part
 from audit.engine.unchanged import AnyCase, case_file_of, finished_step
 from audit.judging import stand
-from audit.planning import Meter, Planned, Planner, Pricer, UnitProfiles, limited, received
+from audit.planning import Meter, Planned, Planner, Pricer, UnitProfiles, by_model, limited, received
 from audit.planning import RunSettings as RunSettings
 from audit.planning import Step as Step
 from audit.planning import Watch as Watch
@@ -240,18 +240,19 @@ class Run:
         return content_key(self.plan.plan_hash, planned.name, case.suspect.key, case.case.seed, conditions)[:32]
 
     def _prefetch(self, waiting: list[Planned], meter: Meter) -> None:
-        """Fill the store: one pass per role and rows for all waiting probes. Without a store there is no use in it."""
+        """Fill the store for all waiting probes, model by model. Without a store there is no use in it."""
         if self.settings.store is None:
             return
         fetches = self.planner.fetches(waiting)
         left = meter.left({"reads", *(planned.name for planned in waiting)})
         with meter.unit("reads"):
-            for done, fetch in enumerate(sorted(fetches, key=lambda fetch: (fetch.role, fetch.reference))):
+            done = 0
+            for (role, reference), fetched in by_model(fetches).items():
                 self.journal.heed()
-                name = f"{fetch.role} on {fetch.texts.cohort} {fetch.texts.form} {fetch.texts.answer}"
-                self.watch(Step("prefetch", name, done, len(fetches), left=left))
-                checkpoint = self.case.checkpoint(fetch.role, fetch.reference)
-                self.bench.run(checkpoint, self.case.rows(fetch.texts), list(fetch.reads))
+                self.watch(Step("prefetch", f"{role} on {len(fetched)} sets of texts", done, len(fetches), left=left))
+                checkpoint = self.case.checkpoint(role, reference)
+                self.bench.run_together(checkpoint, [(self.case.rows(f.texts), f.reads) for f in fetched])
+                done += len(fetched)
         self.journal.event("prefetched", f"{len(fetches)} passes")
         self.watch(Step("prefetched", "passes", len(fetches), len(fetches), finished=True))
 

@@ -11,6 +11,7 @@ from .plan_inputs import received as received
 from .planner import Dropped as Dropped
 from .planner import Planned as Planned
 from .planner import Planner as Planner
+from .planner import by_model as by_model
 from .planner import configured as configured
 from .pricing import START_UNIT as START_UNIT
 from .pricing import Price as Price

@@ -198,6 +198,14 @@ class Planner:
         return own.model_copy(update={"fwd_tokens": own.fwd_tokens + fetched})
 
 
+def by_model(fetches: Iterable[Fetch]) -> dict[tuple[Role, int], list[Fetch]]:
+    """What is fetched of each model, role after role."""
+    models: dict[tuple[Role, int], list[Fetch]] = {}
+    for fetch in sorted(fetches, key=lambda fetch: (fetch.role, fetch.reference)):
+        models.setdefault((fetch.role, fetch.reference), []).append(fetch)
+    return models
+
+
 def states_of(case: OpenCase, texts: Texts) -> int:
     """How many states one pass over these texts makes: one a token, or one a patch of an image."""
     return round(case.states_per_token * int(case.rows(texts).mask.sum()))

@@ -13,18 +13,18 @@ from math import prod
 from statistics import median
 from typing import Literal, NamedTuple
 
-from audit.bench import Bench, PassTimes, device_bytes, model_bytes, room
-from audit.case import OpenCase
+from audit.bench import Bench, PassTimes, device_bytes, model_bytes, padded_tokens, room
+from audit.case import OpenCase, Rows
 from audit.checkpoints import model_config, of_config_alone, tensor_shapes, weights_folder
 from audit.planning import timings
 from audit.planning.machine_speed import small_seconds
 from audit.planning.plan_inputs import received
-from audit.planning.planner import Fetch, Planned, Planner, in_states, states_of
+from audit.planning.planner import Fetch, Planned, Planner, by_model, in_states, states_of
 from audit.planning.settings import RunSettings
 from audit.planning.timings import Spent
 from audit.planning.unit_costs import USUAL, Workload, fitted
 from audit.probing import SCORE, roles_cost, roles_passes
-from audit.schema import Checkpoint, Cost, Interval, Texts
+from audit.schema import Checkpoint, Cost, Interval, Read, Texts
 from audit.wording import told_bytes
 from audit.wrappers import fresh_model
 
@@ -178,7 +178,7 @@ class Pricer:
         """What the audit of roles has read is not run again, where there is a store."""
         read = [] if self.settings.store is None else audited
         again = [pair for pair in self._recalled() if pair not in read]
-        return Cost(fwd_tokens=sum(self._tokens(texts) for _, texts in again))
+        return Cost(fwd_tokens=sum(self._forward(model, [(self.case.rows(texts), (SCORE,))]) for model, texts in again))
 
     def _recalled(self) -> list[Pass]:
         """The passes of :func:`audit.probing.recollection.recall`."""
@@ -197,14 +197,24 @@ class Pricer:
         before = (*audited, *self._recalled())
         seen = {(model.key, self.case.rows(texts).hash): set((SCORE,)) for model, texts in before}
         tokens, models = 0, 1
-        for fetch in fetches:
-            known = seen.setdefault(self._place(fetch), set())
-            missing = [read for read in fetch.reads if read not in known]
-            if missing:
-                passes = self.bench.passes_of(missing)
-                tokens, models = tokens + passes * self._tokens(fetch.texts), max(models, passes)
-            known.update(fetch.reads)
+        for (role, reference), fetched in by_model(fetches).items():
+            asked: list[tuple[Rows, list[Read]]] = []
+            for fetch in fetched:
+                known = seen.setdefault(self._place(fetch), set())
+                missing = [read for read in fetch.reads if read not in known]
+                if missing:
+                    asked.append((self.case.rows(fetch.texts), missing))
+                    models = max(models, self.bench.passes_of(missing))
+                known.update(fetch.reads)
+            tokens += self._forward(self.case.checkpoint(role, reference), asked)
         return Cost(fwd_tokens=tokens, resident=models)
+
+    def _forward(self, model: Checkpoint, asked: Sequence[tuple[Rows, Sequence[Read]]]) -> int:
+        """Tokens that go forward for these reads; without weights, which say whether beginnings are shared, all."""
+        if self._sketched:
+            tokens = sum(self.bench.passes_of(reads) * int(rows.mask.sum()) for rows, reads in asked)
+            return round(self.case.states_per_token * tokens)
+        return self.bench.tokens_of(model, asked, like=self.case.base)
 
     def _place(self, fetch: Fetch) -> tuple[str, str]:
         return self.case.checkpoint(fetch.role, fetch.reference).key, self.case.rows(fetch.texts).hash
@@ -250,7 +260,7 @@ class Pricer:
         """The process as it is and what it still imports, the models that have to be held, the largest batch (with a
         gradient the states of all blocks are kept; what does not fit is run in halves), and what training adds."""
         width, vocabulary = self._sizes.width or 0, self._sizes.vocabulary or 0
-        at_once = min(self.settings.token_budget, cost.fwd_tokens)
+        at_once = min(padded_tokens(self.settings.token_budget, self.settings.device), cost.fwd_tokens)
         backward_rows = min(at_once, cost.bwd_tokens // max(cost.steps, 1)) * (self._sizes.blocks or 1)
         states = min(4 * width * (STATES * at_once + KEPT * backward_rows), device_bytes(self.settings.device))
         logits = 3 * 4 * min(LOGITS_AT_ONCE, at_once * vocabulary)

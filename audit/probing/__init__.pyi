@@ -166,6 +166,7 @@ from .vocabulary import read_edit as read_edit
 from .vocabulary import resolve as resolve
 from .vocabulary import row_mean as row_mean
 from .vocabulary import row_means as row_means
+from .vocabulary import shortened as shortened
 from .vocabulary import stacked as stacked
 from .vocabulary import stats as stats
 from .vocabulary import tofu as tofu

@@ -6,23 +6,24 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from audit.bench import Learner
-from audit.case import OpenCase, Rows, row_means
+from audit.bench import Learner, batches
+from audit.case import OpenCase, Rows, row_means, shortened
 from audit.probing.case_models import CaseModels
 from audit.schema import Texts
 
 
 def live_logprob(learner: Learner, rows: Rows, token_budget: int) -> Float[ndarray, " row"]:
     """Mean log-probability (nats) of each row's content tokens in a live model, a budget of padded tokens at a time."""
-    size = max(1, token_budget // rows.ids.shape[1])
-    parts: list[ndarray] = []
+    short, means = shortened(rows), np.full(len(rows), np.nan)
+    device = next(iter(learner.parameters().values())).device
     with torch.no_grad():
-        for first in range(0, len(rows), size):
-            batch = rows.take(torch.arange(first, min(first + size, len(rows))))
+        for index in batches(short.lengths, short.ids.shape[1], token_budget, device) if len(rows) else ():
+            chosen = torch.arange(len(rows)) if index is None else index
+            batch = short.take(chosen)
             forward = learner.answers(batch)
             content: Tensor = forward.logprob[forward.key].float().cpu()
-            parts.append(row_means(content, batch))
-    return np.concatenate(parts)
+            means[chosen.numpy()] = row_means(content, batch)
+    return means
 
 
 def not_attackable(case: OpenCase, cast: CaseModels) -> str:

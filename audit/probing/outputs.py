@@ -73,25 +73,24 @@ def variant_losses(
     All perturbed answers are read, or an item's first ``most``; each item's mean is over those that it has.
     """
     read, ids = BY_POSITION[at], case.rows(texts).item_ids
-
-    def losses(answer: str, most: int | None) -> list[tuple[ndarray, ndarray]]:
-        """By variant: the loss of every item, and whether the item has this variant."""
-        by_variant = variants(case, texts.model_copy(update={"answer": answer}), most)
-        means = [
-            row_means(bench.run(checkpoint, rows, (KEY_LOGPROB, ANSWER_LOGPROB))[read], rows, at) for rows in by_variant
-        ]
-        return [
-            (-aligned(mean, rows.item_ids, ids), np.isin(ids, rows.item_ids))
-            for mean, rows in zip(means, by_variant, strict=True)
-        ]
-
-    paraphrased, perturbed = losses("paraphrased", 1), losses("perturbed", most)
-    if not paraphrased or not perturbed:
+    by_variant = [
+        variants(case, texts.model_copy(update={"answer": answer}), up_to)
+        for answer, up_to in (("paraphrased", 1), ("perturbed", most))
+    ]
+    if not all(by_variant):
         return None
+    both = (KEY_LOGPROB, ANSWER_LOGPROB)
+    done = bench.run_together(checkpoint, [(rows, both) for each in by_variant for rows in each])
+    # by variant: the loss of every item, and whether the item has this variant
+    losses = [
+        (-aligned(row_means(each[read], each.rows, at), each.rows.item_ids, ids), np.isin(ids, each.rows.item_ids))
+        for each in done
+    ]
+    (paraphrased, _), perturbed = losses[0], losses[1:]
     # A variant that an item has and a model gives no number for makes the item's mean NaN: it is not passed over.
     total = sum(np.where(has, loss, 0.0) for loss, has in perturbed)
     count = sum(has.astype(float) for _, has in perturbed)
-    return Losses(paraphrased[0][0], np.where(count > 0, total / np.maximum(count, 1.0), np.nan)[:, None])
+    return Losses(paraphrased, np.where(count > 0, total / np.maximum(count, 1.0), np.nan)[:, None])
 
 
 def alternate_probability(
@@ -103,8 +102,8 @@ def alternate_probability(
     rows = rows or variants(case, texts.model_copy(update={"answer": "perturbed"}), most)
     ids = case.rows(texts).item_ids
     probabilities = [
-        aligned(np.exp(row_means(bench.run(checkpoint, r, (KEY_LOGPROB,))[KEY_LOGPROB], r)), r.item_ids, ids)
-        for r in rows
+        aligned(np.exp(row_means(done[KEY_LOGPROB], done.rows)), done.rows.item_ids, ids)
+        for done in bench.run_together(checkpoint, [(r, (KEY_LOGPROB,)) for r in rows])
     ]
     return np.nanmean(np.stack(probabilities), 0) if probabilities else None
 

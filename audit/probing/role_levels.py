@@ -146,8 +146,6 @@ def output_of(bench: Bench, role: str, model: Checkpoint, rows: Rows) -> Float[n
 def _readings(bench: Bench, case: OpenCase, name: str, model: Checkpoint, rows: Rows) -> Float[ndarray, "row reading"]:
     """Probabilities (geometric mean over content tokens): own output, then base from its states."""
     output = output_of(bench, name, model, rows)
-    columns = [output]
-    for share in AFTER:
-        start = Start(Site(part="resid_out", block=int(share * (n_blocks(case) - 1))), model)
-        columns.append(row_means(bench.run(case.base, rows, (KEY_LOGPROB,), start=start)[KEY_LOGPROB], rows))
-    return np.exp(np.stack(columns, 1))
+    sites = [Site(part="resid_out", block=int(share * (n_blocks(case) - 1))) for share in AFTER]
+    read = bench.run_variants(case.base, rows, (KEY_LOGPROB,), [((), Start(site, model)) for site in sites])
+    return np.exp(np.stack([output, *(row_means(each[KEY_LOGPROB], rows) for each in read)], 1))

@@ -53,6 +53,7 @@ from audit.case import paired_forms as paired_forms
 from audit.case import question_tokens as question_tokens
 from audit.case import row_mean as row_mean
 from audit.case import row_means as row_means
+from audit.case import shortened as shortened
 from audit.case import stacked as stacked
 from audit.case import tokenise as tokenise
 from audit.case import turned as turned

@@ -20,6 +20,7 @@ from .interface import Tower as Tower
 from .interface import Wrapper as Wrapper
 from .key_values import KeyValues as KeyValues
 from .key_values import first_part as first_part
+from .key_values import kept_in as kept_in
 from .key_values import reads_key_values as reads_key_values
 from .key_values import states_after as states_after
 from .lens_bridge import without_downloads as without_downloads

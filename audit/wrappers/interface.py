@@ -22,7 +22,7 @@ from audit.schema import TOWERS, AuditError, Op, Part, Site, TowerName
 from audit.wrappers.placement import resident_bytes
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import DynamicCache, PreTrainedModel
 
 NOTHING: Mapping[str, Tensor] = MappingProxyType({})
 """No input beside the tokens."""
@@ -31,12 +31,14 @@ _TRIAL_LENGTH = 5
 
 class Batch(NamedTuple):
     """One right-padded batch on the model's device. ``embeds`` replaces ``ids`` as input where given; ``extra`` holds
-    inputs beside the tokens by name (pixel values ...), one entry a row."""
+    inputs beside the tokens by name (pixel values ...), one entry a row; ``cache``, of models that keep any, the keys
+    and values of tokens before these, where those of these are put too."""
 
     ids: Int[Tensor, "row pos"]
     mask: Bool[Tensor, "row pos"]
     embeds: Float[Tensor, "row pos d"] | None = None
     extra: Mapping[str, Tensor] = NOTHING
+    cache: "DynamicCache | None" = None
 
 
 class Tap(NamedTuple):

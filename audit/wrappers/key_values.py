@@ -28,7 +28,12 @@ def first_part(model: PreTrainedModel, ids: Int[Tensor, "row pos"]) -> KeyValues
     """Run rows of one length, and keep what later tokens look at."""
     past = DynamicCache()
     core_of(model)(inputs_embeds=model.get_input_embeddings()(ids), past_key_values=past, use_cache=True)
-    layers: Any = past.layers
+    return kept_in(past)
+
+
+def kept_in(cache: DynamicCache) -> KeyValues:
+    """The keys and values that a pass has put into a cache."""
+    layers: Any = cache.layers
     return KeyValues(tuple((layer.keys, layer.values) for layer in layers))
 
 
@@ -39,8 +44,7 @@ def states_after(
     cache = DynamicCache(None if past is None else past.blocks)
     embeds = model.get_input_embeddings()(ids)
     states: Tensor = core_of(model)(inputs_embeds=embeds, past_key_values=cache, use_cache=True).last_hidden_state
-    layers: Any = cache.layers
-    return states, KeyValues(tuple((layer.keys, layer.values) for layer in layers))
+    return states, kept_in(cache)
 
 
 def reads_key_values(model: PreTrainedModel, vocabulary: int) -> bool:

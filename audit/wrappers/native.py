@@ -23,6 +23,7 @@ from audit.wrappers.head_rows import HeadRows
 from audit.wrappers.hooked import HookedWrapper
 from audit.wrappers.hooks import shown_first
 from audit.wrappers.interface import Batch, text_tower
+from audit.wrappers.key_values import reads_key_values
 from audit.wrappers.mixtures import HiddenUnits, hidden_units
 from audit.wrappers.output_head import logits_of
 from audit.wrappers.placement import home_of, is_sharded, is_spread
@@ -67,6 +68,11 @@ class NativeWrapper(HookedWrapper):
         with torch.inference_mode():
             self.starts_whole = not starts_within(self, Batch(ids, torch.ones_like(ids, dtype=torch.bool)))
 
+    @cached_property
+    def continues(self) -> bool:
+        """Whether rows can go on after the keys and values of what stands before, in this model as it lies."""
+        return not (self.takes or is_spread(self.model)) and reads_key_values(self.model, self.vocab_size)
+
     def _start(self, stack: ExitStack, block: int, state: Tensor) -> None:
         if not self.starts_whole:
             return super()._start(stack, block, state)
@@ -90,7 +96,7 @@ class NativeWrapper(HookedWrapper):
     def _run(self, batch: Batch, stack: ExitStack) -> None:
         if not self.by_ids:
             embeds = self.embed(batch.ids) if batch.embeds is None else batch.embeds
-            self.core(inputs_embeds=embeds, use_cache=False)
+            self.core(inputs_embeds=embeds, past_key_values=batch.cache, use_cache=batch.cache is not None)
         elif batch.embeds is None:
             self.core(input_ids=batch.ids, use_cache=False)
         else:

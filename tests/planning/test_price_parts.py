@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from audit.bench import Bench, PassTimes
+from audit.bench import Bench, PassTimes, padded_tokens
 from audit.case import open_case
 from audit.planning import RunSettings, pricing, timings
 from audit.planning.planner import Fetch
@@ -125,7 +125,7 @@ def test_memory_is_what_is_held_libraries_models_a_batch_and_what_training_adds(
     assert pricer._peak(Cost(resident=0)) == held
     assert pricer._peak(Cost(resident=3)) == held + 3 * model
     assert pricer._peak(Cost(fwd_tokens=10)) == held + model + 10 * (state + logits)
-    budget = pricer.settings.token_budget
+    budget = padded_tokens(pricer.settings.token_budget, "cpu")
     assert pricer._peak(Cost(fwd_tokens=10**9)) == held + model + budget * (state + logits)
     at_once = 10 * (state + logits) + held + 5 * model
     assert pricer._peak(Cost(fwd_tokens=10, bwd_tokens=8)) == at_once + 8 * blocks * state // 2
@@ -187,8 +187,9 @@ def test_what_the_audit_of_roles_has_read_is_run_again_only_where_there_is_no_st
 ) -> None:
     monkeypatch.setattr(pricer, "settings", RunSettings(device="cpu", dtype="float32", store=store))
     texts = Texts(cohort="forget")
-    tokens = pricer._tokens(texts)
-    assert tokens == int(pricer.case.rows(texts).mask.sum()) > 0
+    base, rows = pricer.case.base, pricer.case.rows(texts)
+    tokens = pricer.bench.tokens_of(base, [(rows, (SCORE,))], like=base)
+    assert 0 < tokens < int(rows.mask.sum()), "nothing after the last content token goes forward"
     assert pricer._recall([(pricer.case.base, texts)]).fwd_tokens == (tokens if store else 2 * tokens)
     assert pricer._recall([]).fwd_tokens == 2 * tokens
 
@@ -240,9 +241,13 @@ def test_merged_reads_are_priced_by_the_passes_that_nothing_made_before(
         Fetch("suspect", 0, retain, (SCORE, state)), Fetch("suspect", 0, retain, (state,)),
         Fetch("base", 0, retain, (state, pattern)),
     )  # fmt: skip
-    bench = SimpleNamespace(passes_of=lambda reads: 1 + (pattern in reads))
-    monkeypatch.setattr(pricer, "bench", bench)
     f, r = 7, 100
+    size = {pricer.case.rows(forget).hash: f, pricer.case.rows(retain).hash: r}
+    bench = SimpleNamespace(
+        passes_of=lambda reads: 1 + (pattern in reads),
+        tokens_of=lambda model, asked, like: sum((1 + (pattern in reads)) * size[rows.hash] for rows, reads in asked),
+    )
+    monkeypatch.setattr(pricer, "bench", bench)
     monkeypatch.setattr(pricer, "_tokens", lambda texts: f if texts == forget else r)
     planner = SimpleNamespace(fetches=lambda running: fetches)
     cost = pricer._reads(planner, (), [(pricer.case.suspect, forget)])  # type: ignore[arg-type]

@@ -16,14 +16,14 @@ from transformers import LlamaForCausalLM
 
 from audit.bench import Bench
 from audit.bench.results import Pass
-from audit.case import OpenCase, Rows, open_case, turned
+from audit.case import OpenCase, Rows, open_case, shortened, turned
 from audit.probing import KEY_LOGPROB, stats
 from audit.runs.masking import Mask, Screen, texts_of
 from audit.schema import Case, Checkpoint, Interval, Listing, Measurement, Missing, Read, Source, Texts
 from probes._form_bias import Bias, bias_of, drop_of, person_means
 from probes._forms import CHOICE, chosen_beyond_chance, knowledge, sheet_of
 from probes._linked_facts import Counted
-from probes._packed import packed_logprob, shared_inputs, shortened
+from probes._packed import packed_logprob, shared_inputs
 from probes.form_dependence import FormDependence
 from tests import planted_world
 from tests.planted_world import Fact

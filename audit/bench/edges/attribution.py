@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from audit.bench.batching import batches, halving
+from audit.bench.batching import batches, halving, padded_tokens
 from audit.bench.edges.graph import Graph, graph_of
 from audit.bench.gradients import valued
 from audit.bench.layout import Geometry, Targets
@@ -135,8 +135,9 @@ def edge_scores(
         clean[at], corrupted[at] = mine.value.to(wide).cpu(), theirs.value.to(wide).cpu()
 
     width = max(rows.lengths.tolist(), default=0)
+    most = max(width, padded_tokens(budget, opened.wrapper.device) // len(attribution.alphas()))
     with torch.enable_grad():
-        for index in batches(rows.lengths, width, max(width, budget // len(attribution.alphas()))):
+        for index in batches(rows.lengths, width, most, opened.wrapper.device):
             halving(score_batch, index, len(rows))
     return EdgeScores(graph, scores, clean, corrupted)
 
@@ -338,7 +339,7 @@ def mean_states(opened: LoadedModel, opener: Opener, rows: Rows, budget: int) ->
     wide = torch.promote_types(wrapper.dtype, torch.float32)
     sums: list[Tensor] = []
     count = 0.0
-    for index in batches(rows.lengths, max(rows.lengths.tolist()), budget):
+    for index in batches(rows.lengths, max(rows.lengths.tolist()), budget, wrapper.device):
         where = Geometry(targets, index, None, wrapper.device)
         entered = entering(opened, opener, Job(rows, (), (), None, None), where)
         conditions = _Conditions(_nothing, entered.taps, entered.bias)

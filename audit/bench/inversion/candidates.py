@@ -105,7 +105,7 @@ class Candidates:
         self.packed = Targets(self.rows)
         taken = 0 if self.tokens is None or self.tokens.taken is None else self.tokens.taken
         lengths = self.rows.lengths + taken
-        cut = batches(lengths, int(lengths.max()), budget)
+        cut = batches(lengths, int(lengths.max()), budget, opened.wrapper.device)
         self.waiting = [torch.arange(len(self.candidate)) if part is None else part for part in cut]
         self.prepared: list[Prepared] = []
 

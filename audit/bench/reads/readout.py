@@ -38,8 +38,7 @@ class Readout(ABC):
 
     def place(self, where: Geometry) -> Int[Tensor, " entry"] | None:
         """Where this batch's entries lie among all; None: they are all, in order."""
-        at = self.reads[0].at
-        return where.targets.cut(at, where.index).place if at in ("answer", "key") else where.index
+        return where.entries(self.reads[0].at)
 
 
 def of_head(state: Tensor, site: Site) -> Tensor:
