@@ -160,9 +160,20 @@ def _fitting(case: OpenCase, each: Sequence[list[Asked]], paired: PairedForms) -
         except AuditError:
             return None
 
+    def held(some: list[list[Asked]]) -> list[list[Asked]]:
+        """Those that fit, found by halves: all of a form fit as a rule, or none."""
+        if not some or rows_of([row for rows in some for row in rows]) is not None:
+            return some
+        if len(some) == 1:
+            return []
+        return [*held(some[: len(some) // 2]), *held(some[len(some) // 2 :])]
+
     together = rows_of([row for rows in each for row in rows])
-    fitting = list(each) if together is not None else [rows for rows in each if rows_of(rows) is not None]
+    fitting = list(each)
     if together is None:
+        forms = dict.fromkeys(rows[0].form for rows in each)
+        known = {id(rows) for form in forms for rows in held([rows for rows in each if rows[0].form == form])}
+        fitting = [rows for rows in each if id(rows) in known]
         together = rows_of([row for rows in fitting for row in rows])
     unknown = case.tokenizer.unk_token_id
     if unknown is None or together is None:

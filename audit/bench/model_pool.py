@@ -18,6 +18,8 @@ from audit.schema import AuditError, Checkpoint
 from audit.wrappers import Placement, Wrapper, dtype_of, open_wrapper
 
 _SHARE_OF_MEMORY = 0.4
+_SPARE_BYTES = 32 << 20
+"""A copy that is trained is kept for the next lesson if it is no larger than this."""
 _HALF = ("bfloat16", "float16")
 
 
@@ -34,6 +36,7 @@ class ModelPool:
         self._held: list[str] = []
         self._altered: set[str] = set()
         self._keys: dict[int, tuple[Checkpoint, str]] = {}
+        self._spare: tuple[str, Wrapper | None] = ("", None)
 
     def open(self, ckpt: Checkpoint) -> Wrapper:
         """The checkpoint's model, opened once and held until memory is wanted for another."""
@@ -68,6 +71,22 @@ class ModelPool:
         self._refuse_spread(ckpt)
         half = self.settings.dtype in _HALF
         return self._played(ckpt, self.settings._replace(dtype="float32") if half else self.settings).wrapper
+
+    @contextmanager
+    def to_train(self, ckpt: Checkpoint) -> Generator[Wrapper]:
+        """A second live model as :meth:`fresh` opens it, for whoever changes its weights and nothing else of it, for
+        the length of a block. A small one is put back as it was and lent again: to open it takes longer than a step."""
+        key, (kept, wrapper) = self.key(ckpt), self._spare
+        self._spare = ("", None)
+        if wrapper is None or kept != key:
+            wrapper = self.fresh(ckpt)
+        if wrapper.size_bytes() > _SPARE_BYTES:
+            yield wrapper
+            return
+        with WeightJournal() as journal:
+            journal.remember(wrapper.parameters().values())
+            yield wrapper
+        self._spare = (key, wrapper)
 
     def key(self, ckpt: Checkpoint) -> str:
         """The checkpoint's content key, computed once an object."""

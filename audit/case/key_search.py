@@ -6,7 +6,7 @@ characters (grapheme clusters) will do. Any other occurrence lies inside a longe
 """
 
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import IntEnum
 from functools import lru_cache
 from typing import NamedTuple
@@ -38,8 +38,7 @@ class Occurrence(NamedTuple):
 @lru_cache(maxsize=16384)
 def occurrences(text: str, key: str) -> tuple[Occurrence, ...]:
     """Every place of the text that is canonically equal to the key, the best fit first, then by place."""
-    inside = {place for start, end in runs(text) for place in range(start + 1, end)}
-    places = [Occurrence((start, end), _fit(text, start, end, inside)) for start, end in _equal(text, key)]
+    places = [Occurrence((start, end), _fit(text, start, end)) for start, end in _equal(text, key)]
     return tuple(sorted(places, key=lambda occurrence: occurrence.fit))
 
 
@@ -49,9 +48,10 @@ def longer_word(text: str, span: Span) -> str:
     return text[min((span[0], *(a for a, _ in touched))) : max((span[1], *(b for _, b in touched)))]
 
 
-def _fit(text: str, start: int, end: int, inside: set[int]) -> Fit:
+def _fit(text: str, start: int, end: int) -> Fit:
     if not _WORD_BEFORE.match(text, start) and not _WORD_AFTER.match(text, end):
         return Fit.FREE
+    inside = {place for begin, stop in runs(text) for place in range(begin + 1, stop)}
     within = [place for place in (start, end) if place in inside]
     if not within:
         return Fit.WHOLE_WORDS
@@ -65,21 +65,22 @@ def _equal(text: str, key: str) -> Iterator[Span]:
     wanted = unicodedata.normalize("NFD", key)
     if not wanted:
         return
-    decomposed, places = _decomposed(text)
+    decomposed, places = (text, range(len(text) + 1)) if text.isascii() else _decomposed(text)
     start = decomposed.find(wanted)
     while start >= 0:
-        first, last = places.get(start), places.get(start + len(wanted))
+        first, last = places[start], places[start + len(wanted)]
         if first is not None and last is not None:
             yield first, last
         start = decomposed.find(wanted, start + 1)
 
 
-def _decomposed(text: str) -> tuple[str, dict[int, int]]:
-    """A text in NFD, and the places between combining sequences: where in NFD -> where in the text."""
-    pieces, places, length, start = list[str](), {0: 0}, 0, 0
+@lru_cache(maxsize=1024)
+def _decomposed(text: str) -> tuple[str, Sequence[int | None]]:
+    """A text in NFD, and the places between combining sequences: where in NFD -> where in the text, or None."""
+    pieces, places, start = list[str](), list[int | None]([0]), 0
     for end in range(1, len(text) + 1):
         if end == len(text) or not unicodedata.combining(text[end]):
             pieces.append(unicodedata.normalize("NFD", text[start:end]))
-            length += len(pieces[-1])
-            places[length] = start = end
+            places += [*[None] * (len(pieces[-1]) - 1), end]
+            start = end
     return "".join(pieces), places

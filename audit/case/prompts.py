@@ -7,7 +7,7 @@ ignore, cut or rewrite what it is given.
 import html
 import json
 import unicodedata
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 from audit.case.chat_template import ChatPrompt
@@ -86,6 +86,7 @@ class Wording:
         return tuple(spans)
 
 
+@lru_cache(maxsize=4096)
 def folded(text: str) -> str:
     """The characters of a text without white space, case and compatibility forms: what is compared of two texts."""
     plain = text if text.isascii() else unicodedata.normalize("NFKC", text)

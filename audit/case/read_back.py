@@ -5,6 +5,7 @@ not know a word: such words are lost, and told. Words that are there but not whe
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from audit.case.prompts import Text, folded
@@ -69,6 +70,7 @@ def _elsewhere(item: Item, part: str, words: str, decoded: str) -> AuditError:
     )
 
 
+@lru_cache(maxsize=4096)
 def _bare(text: str) -> str:
     """Folded and without accents, as some tokenizers leave it."""
     return unaccented(folded(text))

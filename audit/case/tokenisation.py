@@ -259,7 +259,7 @@ def _surplus(item: Item, text: Text, ids: list[int], tokenizer: Any, template: T
     AuditError (code 2) if the row would still have a second one. A BOS that is the end token too may stand inside.
     """
     bos = tokenizer.bos_token_id
-    if bos is None:
+    if bos is None or bos not in ids:
         return 0
     leading = next((n for n, token in enumerate(ids) if token != bos), len(ids))
     ruled = template.bos != "tokenizer" or bos in prefix  # a chat template and a prompt may bring their own
@@ -281,11 +281,18 @@ def _surplus(item: Item, text: Text, ids: list[int], tokenizer: Any, template: T
 
 def _row(text: Text, ids: list[int], offsets: list[tuple[int, int]]) -> Tokenised:
     """Which tokens are the answer's and the key's? The first token of all is never one: nothing predicts it."""
-    begin, stop = text.answer
-    holding = [at for at, (a, b) in enumerate(offsets) if a < stop and b > begin and b > a]
-    inside = [at for at in holding if at]
-    key = [at for at in inside if any(offsets[at][0] < b and offsets[at][1] > a for a, b in text.key)]
-    prompt = [at for at, (a, b) in enumerate(offsets) if a < text.seam and b > a]
+    (begin, stop), seam, keys = text.answer, text.seam, text.key
+    holding, key, prompt = list[int](), list[int](), list[int]()
+    for at, (a, b) in enumerate(offsets):
+        if b <= a:
+            continue
+        if a < seam:
+            prompt.append(at)
+        if a < stop and b > begin:
+            holding.append(at)
+            if at and any(a < key_end and b > key_begin for key_begin, key_end in keys):
+                key.append(at)
+    inside = holding[1:] if holding[:1] == [0] else holding
     start, end = (inside[0], inside[-1] + 1) if inside else (len(ids), len(ids))
     first = holding[0] if holding else start
     return Tokenised(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -39,6 +40,7 @@ from audit.edits import (
     nll,
 )
 from audit.schema import AuditError
+from audit.wrappers import Wrapper, open_wrapper
 from tests import toy
 
 
@@ -181,6 +183,27 @@ def test_training_on_the_bench_equals_training_the_live_model(family: str, tmp_p
     for name, expected in weights(live).items():
         torch.testing.assert_close(played[name], expected, atol=2e-5, rtol=1e-3)
     assert all(torch.equal(p, before[n]) for n, p in bench.open(start).parameters().items())
+
+
+def test_lessons_of_one_model_share_a_copy_and_each_starts_from_the_weights_themselves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, data, opened = toy.checkpoint("llama"), TrainData(retain=toy.rows(6)), list[object]()
+
+    def open_counted(*given: Any, **named: Any) -> Wrapper:
+        opened.append(given)
+        return open_wrapper(*given, **named)
+
+    monkeypatch.setattr("audit.bench.model_pool.open_wrapper", open_counted)
+    bench = Bench()
+    three = bench.train([start], [recipe()] * 3, data, [4], tmp_path / "three")
+    assert len(opened) == 2, "the bench's own, and one copy"
+    (alone,) = Bench().train([start], [recipe()], data, [4], tmp_path / "alone")
+    assert {record.delta_sha256 for record in three} == {alone.delta_sha256}
+    with bench.pool.to_train(start) as copy:
+        assert all(torch.equal(copy.parameters()[name], p) for name, p in bench.open(start).parameters().items())
+        with bench.pool.to_train(start) as other:
+            assert other is not copy, "lent to one at a time"
 
 
 def test_steps_outside_the_recipe_and_hook_edited_starts_are_refused(tmp_path: Path) -> None:

@@ -58,7 +58,8 @@ def train_one(
     if outside:
         raise AuditError(f"recipe {recipe.name!r} has no step {outside[0]}", f"name steps from 1 to {recipe.steps}")
     written: list[Checkpoint] = []
-    with copied(pool, ckpt) as (learner, original):
+    with pool.hold(ckpt) as (wrapper,), pool.to_train(ckpt) as copy:
+        learner, original = WrapperLearner(copy), WrapperLearner(wrapper)
 
         def save(taken: int) -> None:
             if taken in folders:
