@@ -59,7 +59,7 @@ def integrated(
 ) -> Integrated:
     """Integrated gradients of every row, in row order, in float32 on the CPU. ``budget``: padded tokens a batch."""
     n, shape = len(rows), rows.ids.shape
-    if not (opened.plays or rows.extra):  # what follows the content tokens moves none of them
+    if n and not (opened.plays or rows.extra):  # what follows the content tokens moves none of them
         rows = shortened(rows)
     work = _Work(opened, opener, Targets(rows), moved, _mean_embedding(opened.wrapper))
     result = Integrated(

@@ -75,6 +75,8 @@ class Rows:
 def shortened(rows: Rows) -> Rows:
     """The rows without what follows their last content token, which no score depends on; of one without such tokens
     the first token."""
+    if not len(rows):
+        return rows
     place = torch.arange(rows.ids.shape[1])
     end = (torch.where(rows.key, place, -1).amax(1) + 1).clamp(min=1)
     mask = rows.mask & (place < end[:, None])

@@ -13,16 +13,18 @@ from audit.schema import Texts
 
 
 def live_logprob(learner: Learner, rows: Rows, token_budget: int) -> Float[ndarray, " row"]:
-    """Mean log-probability (nats) of each row's content tokens in a live model, a budget of padded tokens at a time."""
-    short, means = shortened(rows), np.full(len(rows), np.nan)
+    """Mean log-probability (nats) of each row's content tokens in a live model, a budget of padded tokens at a time;
+    NaN for a row without any."""
+    scored = rows.key.any(1).nonzero()[:, 0]
+    short, means = shortened(rows.take(scored)), np.full(len(rows), np.nan)
     device = next(iter(learner.parameters().values())).device
     with torch.no_grad():
-        for index in batches(short.lengths, short.ids.shape[1], token_budget, device) if len(rows) else ():
-            chosen = torch.arange(len(rows)) if index is None else index
+        for index in batches(short.lengths, short.ids.shape[1], token_budget, device) if len(scored) else ():
+            chosen = torch.arange(len(scored)) if index is None else index
             batch = short.take(chosen)
             forward = learner.answers(batch)
             content: Tensor = forward.logprob[forward.key].float().cpu()
-            means[chosen.numpy()] = row_means(content, batch)
+            means[scored[chosen].numpy()] = row_means(content, batch)
     return means
 
 
