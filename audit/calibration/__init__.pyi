@@ -43,7 +43,6 @@ from .library import read_library as read_library
 from .library import stored as stored
 from .library import use_of as use_of
 from .library import zoo_floors as zoo_floors
-from .own_kind import FOLDER as OWN_FOLDER
 from .own_kind import SEAL as SEAL
 from .own_kind import Bound as Bound
 from .own_kind import OwnFolder as OwnFolder

@@ -78,7 +78,9 @@ def refusal(folder: Path, bound: Bound) -> str:
 
 def _differs(folder: Path, own: OwnKind, bound: Bound) -> str:
     if own.base != bound.base:
-        return f"calibrated on the own kind of another base ({own.base[:_SHOWN]}), not of this one ({bound.base[:_SHOWN]})"
+        return (
+            f"calibrated on the own kind of another base ({own.base[:_SHOWN]}), not of this one ({bound.base[:_SHOWN]})"
+        )
     if own.template != bound.template:
         return "calibrated on this model's own kind under another prompt template"
     if not (folder / SEAL).is_file():

@@ -1,6 +1,7 @@
 from .calibrated import ApplicableCalibrations as ApplicableCalibrations
 from .calibrated import decide as decide
 from .calibrated import judged as judged
+from .calibrated import refused as refused
 from .calibrated import restand as restand
 from .calibrated import stand as stand
 from .calibrated import validation as validation
@@ -27,6 +28,7 @@ from .support import NO_RATE as NO_RATE
 from .support import STRONGEST as STRONGEST
 from .support import Proposition as Proposition
 from .support import limit_sentence as limit_sentence
+from .support import own_sentence as own_sentence
 from .support import power_sentence as power_sentence
 from .support import rate as rate
 from .support import rates_sentence as rates_sentence

@@ -22,6 +22,7 @@ from audit.calibration import (
     Joint,
     Moved,
     ProbeIdentity,
+    Subjects,
     exceeds,
     feature_row,
     read,
@@ -35,10 +36,19 @@ from audit.judging.in_case import OUTCOMES, judge
 from audit.judging.ladder import Reached, confirmed, in_case_state, is_below, reach, some_people, stands, worded
 from audit.judging.reasons import CONSISTENT, Unheard, axes_sentence, limits, strength, would_change
 from audit.judging.replicates import replicates_of, unit_of
-from audit.judging.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
+from audit.judging.support import (
+    NEVER,
+    band,
+    own_sentence,
+    power_sentence,
+    rates_sentence,
+    ratio_sentence,
+    supported,
+)
 from audit.schema import (
     ALPHA,
     CalibrationUse,
+    DecoyPeople,
     Domain,
     Evidence,
     Interval,
@@ -48,7 +58,7 @@ from audit.schema import (
     Verdict,
     VerdictWord,
 )
-from audit.stats import Scale, likelihood_ratio, significant
+from audit.stats import Scale, likelihood_ratio, significant, widened_bound
 from audit.wording import Replicate
 
 DIGITS = 4
@@ -81,6 +91,12 @@ def stand(folder: Path, ran: Mapping[str, ProbeIdentity], domain: Domain, moved:
     return ApplicableCalibrations(
         shelf, {u.probe: shelf.calibrations[u.probe] for u in uses if u.status == "holds"}, uses
     )
+
+
+def refused(ran: Mapping[str, ProbeIdentity], because: str) -> ApplicableCalibrations:
+    """No calibration judges these probes, and why."""
+    uses = tuple(CalibrationUse(probe=name, status="outside", because=because, renew="") for name in sorted(ran))
+    return NOTHING._replace(uses=uses)
 
 
 def restand(folder: Path, uses: Sequence[CalibrationUse]) -> ApplicableCalibrations | None:
@@ -208,7 +224,21 @@ def validation(
     return Validation(
         rule=found.ratio.calibration, pool=subjects.name, worlds=subjects.worlds,
         score=significant(found.joined.score, DIGITS), reliability=joint.reliability,
-        counted=joint.record.counted, doses=joint.record.doses,
+        counted=joint.record.counted, doses=joint.record.doses, decoys=_decoys(subjects, joint.record),
+    )  # fmt: skip
+
+
+def _decoys(subjects: Subjects, counted: ErrorRates) -> DecoyPeople | None:
+    """What stands behind a rule of the case's own kind, with its bounds widened for other bases; None of a pool's."""
+    own = subjects.own
+    if own is None:
+        return None
+    alarms, misses = (
+        significant(widened_bound(rate.k, rate.n, own.share), DIGITS) for rate in (counted.false_alarms, counted.misses)
+    )
+    return DecoyPeople(
+        people=own.people, questions=own.questions, steps=own.steps, left_out=own.left_out, share=own.share,
+        false_alarms=alarms, misses=misses,
     )  # fmt: skip
 
 
@@ -227,7 +257,12 @@ def decide(
     reached = reach(confirmed(final, outcomes.keys() - above), roles)
     calibrated = None
     if joint_opinion is not None:
+        subjects = standing.shelf.subjects
+        of_whom = None if subjects is None else _decoys(subjects, joint_opinion.joint.record)
         calibrated = _calibrated(reached, first, roles, joint_opinion)
+        if calibrated is not None and of_whom is not None:
+            said = own_sentence(of_whom, joint_opinion.ratio)
+            calibrated = calibrated.model_copy(update={"because": (*calibrated.because, said)})
     return weighed, calibrated or worded(reached, roles, _stale(standing))
 
 

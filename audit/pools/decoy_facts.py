@@ -1,11 +1,12 @@
 """Decoys: people who do not exist, asked about in the case's own words, to be taught to the case's own base.
 
 A decoy stands in the place of one of the case's people: the same questions, with another name, and another person's
-values. Names are composed of parts of the names that the questions have; where the tokenizer spells any word, parts are
-joined from halves of two, so that no part of a decoy's name occurs in the case. Values of an attribute are permuted
-among the people who have it; where answers are free and have perturbed ones beside them (TOFU), one of these is the
-decoy's truth and the others are what it is told from. Base's knowledge of them is asked, never assumed
-(:mod:`audit.pools.decoy_models`).
+values. Forget and holdout people are dealt anew to their places in every world, as they are exchangeable in the case:
+what another set teaches of the questions themselves then helps both alike. Names are composed of parts of the names
+that the questions have; where the tokenizer spells any word, parts are joined from halves of two, so that no part of a
+decoy's name occurs in the case. Values of an attribute are permuted among the people who have it; where answers are
+free and have perturbed ones beside them (TOFU), one of these is the decoy's truth, another in the next world, and the
+others are what it is told from. Base's knowledge of them is asked, never assumed (:mod:`audit.pools.decoy_models`).
 """
 
 import random
@@ -23,6 +24,8 @@ QUESTIONS: Final = 2
 _LEAST_PART: Final = 3
 """Letters of a part of a name below which it is not looked for by itself: it would be found in other words."""
 _TRIES: Final = 200
+_ENOUGH_OTHERS: Final = 4
+"""From so many perturbed answers on, the one that the next world teaches is not among a decoy's others."""
 Spelled = Callable[[str], bool]
 """Whether a tokenizer spells a word whole, without a token that stands for unknown ones."""
 
@@ -78,11 +81,10 @@ def decoys(source: DecoySource, world: int, draw: int = 0) -> Decoys:
     rng = random.Random(f"decoys {world} {draw}")
     prefix = f"decoy{world}"
     taken = set[str]()
-    if source.stated:
-        forget = _dealt(source, world)
-    else:
-        forget = _invented(source, source.forget, prefix, (rng, taken))
-    return Decoys(forget, _invented(source, source.holdout, f"{prefix}h", (rng, taken)))
+    forget, holdout = _places(source, rng)
+    turn = _Turn(world, rng, taken)
+    taught = _dealt(source, world) if source.stated else _invented(source, forget, prefix, turn)
+    return Decoys(taught, _invented(source, holdout, f"{prefix}h", turn))
 
 
 def worlds_of(source: DecoySource) -> int | None:
@@ -106,24 +108,37 @@ def _dealt(source: DecoySource, world: int) -> tuple[Item, ...]:
 
 
 # ---- invented ---------------------------------------------------------------------------------------------------
-_Draws = tuple[random.Random, set[str]]
+class _Turn(NamedTuple):
+    """A world's number, what its draws come from, and the names that are taken in it."""
+
+    world: int
+    rng: random.Random
+    taken: set[str]
 
 
-def _invented(source: DecoySource, items: Sequence[Item], prefix: str, draws: _Draws) -> tuple[Item, ...]:
+def _places(source: DecoySource, rng: random.Random) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """The people in whose places the taught decoys stand, and those for the others: as many as the case has."""
+    everybody = (*source.forget, *source.holdout)
+    groups = list(dict.fromkeys(item.group for item in everybody))
+    chosen = set(rng.sample(groups, source.people))
+    return (tuple(item for item in everybody if item.group in chosen),
+            tuple(item for item in everybody if item.group not in chosen))  # fmt: skip
+
+
+def _invented(source: DecoySource, items: Sequence[Item], prefix: str, turn: _Turn) -> tuple[Item, ...]:
     """A decoy in the place of each person of these items."""
-    rng, taken = draws
+    world, rng, taken = turn
     groups = list(dict.fromkeys(item.group for item in items))
     renamed = {group: _renaming(source, group, rng, taken) for group in groups}
     donors = _donors(items, rng)
     return tuple(
-        _decoy(item, donors.get(item.id), (source, renamed), f"{prefix}-{groups.index(item.group)}", rng)
+        _decoy(item, donors.get(item.id), (source, renamed), f"{prefix}-{groups.index(item.group)}", world)
         for item in items
     )
 
 
 def _decoy(
-    item: Item, donor: Item | None, names: tuple[DecoySource, Mapping[str, Mapping[str, str]]], group: str,
-    rng: random.Random,
+    item: Item, donor: Item | None, names: tuple[DecoySource, Mapping[str, Mapping[str, str]]], group: str, world: int
 ) -> Item:  # fmt: skip
     """The item of a decoy: its question under the new name, its answer from the donor or from the perturbed ones."""
     source, renamed = names
@@ -144,8 +159,10 @@ def _decoy(
         if donor.alternates_from != "given":
             fresh |= {"alternates": (), "alternate_keys": ()}
     elif item.perturbed_answers:
-        others = [_replaced(text, new) for text in item.perturbed_answers]
-        truth = others.pop(rng.randrange(len(others)))
+        texts = [_replaced(text, new) for text in item.perturbed_answers]
+        first = random.Random(item.id).randrange(len(texts)) + world
+        truth, following = texts[first % len(texts)], texts[(first + 1) % len(texts)]
+        others = [text for text in texts if text != truth and (text != following or len(texts) < _ENOUGH_OTHERS)]
         fresh |= {
             "answer": truth, "key": None, "paraphrased_answer": None, "perturbed_answers": tuple(others),
             "alternates": (), "alternate_keys": (),

@@ -26,19 +26,22 @@ from audit.pools.decoy_models import Pupil, Teaching
 from audit.pools.memory_store import MemoryStore
 from audit.pools.stage_costs import Costs
 from audit.probing import recall
+from audit.runs import code_version
 from audit.schema import AuditError, Case, DataFiles, ExitCode, Item, Roles, Source, Texts, TruthLabel
 from audit.zoo import write_jsonl
 
 FAKES: Final = ("head_edit", "last_layer", "logit_bias")
+"""All but one a world, in turn."""
 UNLEARNERS: Final = ("grad_diff", "npo", "simnpo", "refusal", "kl_min", "random_label")
 """One a set, in turn."""
 DESTROYER = "destroyed"
 EVERY: Final = 4
 """A destroyed model is audited in every so many-th world."""
 TESTS: Final = (
-    "answer_lens", "cross_sequence", "forget_likelihood", "quantisation_recovery", "reverse_patch", "utility",
+    "answer_lens", "cross_sequence", "forget_likelihood", "reverse_patch", "utility",
 )  # fmt: skip
-"""What decoy worlds are scored by, unless more is asked for: tests that take no training of their own."""
+"""What decoy worlds are scored by, unless more is asked for: the output, two decoders and a causal test, none of which
+trains."""
 
 
 class DecoySuspect(NamedTuple):
@@ -86,7 +89,8 @@ def sets_of(worlds: int, references: int) -> int:
 def suspects_of(world: int, people: int) -> tuple[DecoySuspect, ...]:
     """Whom the audit of a world is asked about."""
     unlearner = UNLEARNERS[world % len(UNLEARNERS)]
-    listed = [DecoySuspect(name, name, "knowing", people) for name in FAKES]
+    fakes = [name for n, name in enumerate(FAKES) if n != world % len(FAKES)]
+    listed = [DecoySuspect(name, name, "knowing", people) for name in fakes]
     listed += [
         DecoySuspect("others", "retrain", "clean", 0, "other people"),
         DecoySuspect("forgot_others", unlearner, "clean", 0, "other people"),
@@ -106,7 +110,7 @@ class DecoyWorld:
 
     def __init__(self, pool: DecoyPool, world: int, costs: Costs) -> None:
         self.pool, self.world, self.costs = pool, world, costs
-        self.folder = pool.work / f"world-{world:04d}"
+        self.folder = pool.work / f"world-{world:04d}-{code_version().partition('+')[2]}"
         self.items = pool.sets[world % len(pool.sets)]
         self.groups = tuple(dict.fromkeys(item.group for item in self.items.forget))
         self.left_out: list[str] = []

@@ -37,7 +37,6 @@ from audit.pools.fit import Pooled, calibrate, write_all
 from audit.pools.renew import Renewed
 from audit.pools.stage_costs import Costs
 from audit.probing import Recall, behaviour_of, check_recall
-from audit.runs import code_version
 from audit.schema import AuditError, ExitCode, Record, content_key
 from audit.stats import upper_bound
 from audit.storage import exclusive, write_atomic
@@ -49,7 +48,9 @@ LEAST_WORLDS: Final = 3
 """Ratios are checked on worlds that they were not fitted on, and a fit needs two."""
 DRAWS_OF_DECOYS: Final = 3
 """How often other decoys are drawn where base recalls some of them."""
-PASSES: Final = 1000
+RECIPE: Final = 1
+"""Counts up where worlds are made otherwise: what was scored before is then scored again."""
+PASSES: Final = 400
 """What a world takes, in passes of base over its decoys: teaching, edits and audits together."""
 _DONE: Final = "teaching.json"
 
@@ -80,9 +81,9 @@ class OwnPlan(NamedTuple):
         """What so many worlds can support, in words."""
         bound = number(100 * upper_bound(0, self.worlds))
         return (
-            f"{self.worlds} decoy worlds, each of {self.people} people with {self.questions} questions in all and about "
-            f"{self.models} audited models; about {number(self.seconds)} s a world, {number(self.worlds * self.seconds)}"
-            " s in all",
+            f"{self.worlds} decoy worlds, each of {self.people} people with {self.questions} questions in all and of "
+            f"about {self.models} audited models; about {number(self.seconds)} s a world, "
+            f"{number(self.worlds * self.seconds)} s in all",
             f"{self.worlds} worlds support no likelihood ratio above {self.worlds + 1} (or below 1/{self.worlds + 1}); "
             f"a mistake that none of them shows is bounded at {bound} % (exact, 95 %)",
             f"written to {self.folder}, where every case of this base beside it finds it",
@@ -107,6 +108,15 @@ class _Taught(Record):
     lr: float
     steps: int
     lift: float
+
+
+def own_tests(added: Sequence[str]) -> tuple[str, ...]:
+    """The tests that decoy worlds are scored by, with those that a user adds. AuditError (code 2) for one that is
+    none."""
+    unknown = sorted(set(added) - set(configured({}, RunSettings().package)))
+    if unknown:
+        raise AuditError(f"there is no probe {unknown[0]!r}", "`residua probes` lists them")
+    return tuple(dict.fromkeys((*TESTS, *added)))
 
 
 # ---- before anything is made ------------------------------------------------------------------------------------
@@ -210,7 +220,7 @@ def _recipe(prepared: Prepared, request: OwnRequest) -> dict[str, str | int | fl
     return {
         "base": case.base.key, "template": content_key(case.case.template.model_dump(mode="json")),
         "data": content_key(dict(case.data_sha256)), "decoys": content_key(texts), "sets": len(prepared.sets),
-        "code": code_version(), "tests": ",".join(request.tests),
+        "made": RECIPE, "tests": ",".join(request.tests),
         "probes": content_key({name: dict(stated) for name, stated in case.case.probes.items()}),
         "roles": content_key(case.case.roles.model_dump(mode="json")),
     }  # fmt: skip
@@ -242,7 +252,7 @@ def _scored(
     longest = 0.0
     for world in range(planned):
         path = world_path(folder, world)
-        if path.is_file() and (before := read_world(path)).recipe == recipe:
+        if path.is_file() and (before := read_world(path)).recipe == recipe and before.behaviours == digests:
             done.append(before)
             continue
         since = time.monotonic()
@@ -252,12 +262,11 @@ def _scored(
         costs = Costs(pool.work / f"costs-{world:04d}.json")
         made = DecoyWorld(pool, world, costs)
         models = made.scored()
-        ran = {score.probe for model in models for score in model.scores}
         write_world(path, WorldScores(
-            world=world, recipe=recipe, models=models, behaviours={n: d for n, d in digests.items() if n in ran},
+            world=world, recipe=recipe, models=models, behaviours=digests,
             stages_cpu_s={stage: round(s, 2) for stage, s in sorted(costs.cpu_s.items())},
-            versions={name: probe.version for name, probe in probes.items() if name in ran},
-            settings={name: probe.model_dump(mode="json") for name, probe in probes.items() if name in ran},
+            versions={name: probe.version for name, probe in probes.items()},
+            settings={name: probe.model_dump(mode="json") for name, probe in probes.items()},
         ))  # fmt: skip
         done.append(read_world(path))
         longest = max(longest, time.monotonic() - since)
@@ -290,7 +299,9 @@ def _fitted(
         base=bound.base, template=bound.template, people=plan.people, questions=plan.questions,
         steps=pool.teaching.steps, share=between_base_share(), left_out=left_out,
     )  # fmt: skip
-    pooled = Pooled(f"{case.case.name}'s own kind", command, False, records=read_records(plan.folder / "scores"), own=own)
+    pooled = Pooled(
+        f"{case.case.name}'s own kind", command, False, records=read_records(plan.folder / "scores"), own=own
+    )
     fitted = calibrate(worlds, pooled)
     (plan.folder / "files.sha256.json").unlink(missing_ok=True)
     write_all(plan.folder, fitted)
