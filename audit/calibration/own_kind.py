@@ -17,7 +17,7 @@ from audit.schema import AuditError, Template, content_key
 from audit.storage import write_atomic
 
 FOLDER: Final = "own-calibrations"
-SEAL: Final = "files.sha256.json"
+SEAL: Final = "files.sha256"
 _SHOWN: Final = 16
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from audit.calibration import (
+    SEAL,
     Bound,
     InstalledBehaviours,
     OwnKind,
@@ -303,7 +304,7 @@ def _fitted(
         f"{case.case.name}'s own kind", command, False, records=read_records(plan.folder / "scores"), own=own
     )
     fitted = calibrate(worlds, pooled)
-    (plan.folder / "files.sha256.json").unlink(missing_ok=True)
+    (plan.folder / SEAL).unlink(missing_ok=True)
     write_all(plan.folder, fitted)
     seal(plan.folder)
     spent: dict[str, float] = {}

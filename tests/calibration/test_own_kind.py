@@ -1,4 +1,4 @@
-"""Calibrations of a model's own kind: found beside the case, and refused where they are of something else or changed."""
+"""Calibrations of a model's own kind: found beside the case, and refused where they are another's or changed."""
 
 from pathlib import Path
 
