@@ -96,5 +96,5 @@ def _differs(folder: Path, own: OwnKind, bound: Bound) -> str:
 
 def _hashes(folder: Path) -> dict[str, str]:
     """sha256 of every file that calibrates: of the folder itself, and the recorded behaviours."""
-    files = sorted(path for path in (*folder.glob("*.json"), *folder.glob(f"{BEHAVIOURS}/*.json")) if path.name != SEAL)
+    files = sorted((*folder.glob("*.json"), *folder.glob(f"{BEHAVIOURS}/*.json")))
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -28,7 +28,6 @@ from .support import NO_RATE as NO_RATE
 from .support import STRONGEST as STRONGEST
 from .support import Proposition as Proposition
 from .support import limit_sentence as limit_sentence
-from .support import own_sentence as own_sentence
 from .support import power_sentence as power_sentence
 from .support import rate as rate
 from .support import rates_sentence as rates_sentence

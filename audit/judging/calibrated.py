@@ -22,7 +22,6 @@ from audit.calibration import (
     Joint,
     Moved,
     ProbeIdentity,
-    Subjects,
     exceeds,
     feature_row,
     read,
@@ -31,6 +30,7 @@ from audit.calibration import (
 )
 from audit.calibration import joint_rule as joints
 from audit.judging.axes import is_trace
+from audit.judging.decoy_rates import decoys_of, own_sentence
 from audit.judging.explain import Given
 from audit.judging.in_case import OUTCOMES, judge
 from audit.judging.ladder import Reached, confirmed, in_case_state, is_below, reach, some_people, stands, worded
@@ -39,7 +39,6 @@ from audit.judging.replicates import replicates_of, unit_of
 from audit.judging.support import (
     NEVER,
     band,
-    own_sentence,
     power_sentence,
     rates_sentence,
     ratio_sentence,
@@ -48,7 +47,6 @@ from audit.judging.support import (
 from audit.schema import (
     ALPHA,
     CalibrationUse,
-    DecoyPeople,
     Domain,
     Evidence,
     Interval,
@@ -58,7 +56,7 @@ from audit.schema import (
     Verdict,
     VerdictWord,
 )
-from audit.stats import Scale, likelihood_ratio, significant, widened_bound
+from audit.stats import Scale, likelihood_ratio, significant
 from audit.wording import Replicate
 
 DIGITS = 4
@@ -224,21 +222,7 @@ def validation(
     return Validation(
         rule=found.ratio.calibration, pool=subjects.name, worlds=subjects.worlds,
         score=significant(found.joined.score, DIGITS), reliability=joint.reliability,
-        counted=joint.record.counted, doses=joint.record.doses, decoys=_decoys(subjects, joint.record),
-    )  # fmt: skip
-
-
-def _decoys(subjects: Subjects, counted: ErrorRates) -> DecoyPeople | None:
-    """What stands behind a rule of the case's own kind, with its bounds widened for other bases; None of a pool's."""
-    own = subjects.own
-    if own is None:
-        return None
-    alarms, misses = (
-        significant(widened_bound(rate.k, rate.n, own.share), DIGITS) for rate in (counted.false_alarms, counted.misses)
-    )
-    return DecoyPeople(
-        people=own.people, questions=own.questions, steps=own.steps, left_out=own.left_out, share=own.share,
-        false_alarms=alarms, misses=misses,
+        counted=joint.record.counted, doses=joint.record.doses, decoys=decoys_of(subjects, joint.record),
     )  # fmt: skip
 
 
@@ -258,7 +242,7 @@ def decide(
     calibrated = None
     if joint_opinion is not None:
         subjects = standing.shelf.subjects
-        of_whom = None if subjects is None else _decoys(subjects, joint_opinion.joint.record)
+        of_whom = None if subjects is None else decoys_of(subjects, joint_opinion.joint.record)
         calibrated = _calibrated(reached, first, roles, joint_opinion)
         if calibrated is not None and of_whom is not None:
             said = own_sentence(of_whom, joint_opinion.ratio)

@@ -7,7 +7,7 @@ said is how probable the findings are under either proposition, never how probab
 import math
 from typing import Final, NamedTuple
 
-from audit.schema import DecoyPeople, DetectionLimit, Interval, LikelihoodRatio, Missing, Rate
+from audit.schema import DetectionLimit, Interval, LikelihoodRatio, Missing, Rate
 from audit.stats import approximate
 from audit.wording import PERSON, Replicate, number, visible
 
@@ -44,7 +44,7 @@ def supported(ratio: LikelihoodRatio) -> str | None:
 
 
 # ---- numbers ----------------------------------------------------------------------------------------------------
-def _rounded(value: float, towards_one: bool) -> float:
+def rounded(value: float, towards_one: bool) -> float:
     """Two significant figures; ``towards_one`` never claims more than the value."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     if not towards_one:
@@ -56,10 +56,10 @@ def _rounded(value: float, towards_one: bool) -> float:
 def ratio_number(value: float, floor: float, ceiling: float) -> str:
     """Two significant figures; at a limit of the design a bound and never an extrapolated value."""
     if value >= ceiling * (1 - EDGE):
-        return f"≥ {number(_rounded(ceiling, True))}"
+        return f"≥ {number(rounded(ceiling, True))}"
     if value <= floor * (1 + EDGE):
-        return f"≤ {number(_rounded(floor, True))}"
-    return number(min(max(_rounded(value, False), floor), ceiling))
+        return f"≤ {number(rounded(floor, True))}"
+    return number(min(max(rounded(value, False), floor), ceiling))
 
 
 def short(ratio: LikelihoodRatio | Missing) -> str:
@@ -108,7 +108,7 @@ def weighed(ratio: LikelihoodRatio, knows: Proposition, never: Proposition) -> s
     about = "approximate " if approximate("percentile", ratio.false_alarms.n) else ""
     return (
         f"{times} times more probable if {likelier.stated} than if {other.repeated} ({about}95 % interval "
-        f"{_ends(low, middle, high)}; ceiling of this design {number(_rounded(ceiling, True))})"
+        f"{_ends(low, middle, high)}; ceiling of this design {number(rounded(ceiling, True))})"
     )
 
 
@@ -118,19 +118,6 @@ def rates_sentence(ratio: LikelihoodRatio) -> str:
         f"On models of known truth, in worlds and mechanisms held out of its fitting, this rule raised a false alarm "
         f"in {rate(ratio.false_alarms)} and missed a fake, a model that knows everything and was made to keep quiet, "
         f"in {rate(ratio.misses)}."
-    )
-
-
-def own_sentence(decoys: DecoyPeople, ratio: LikelihoodRatio) -> str:
-    """On what a rule of the case's own kind rests, and what its worlds are not: draws of models."""
-    n = ratio.false_alarms.n
-    return (
-        f"This was calibrated on this model's own kind: in {n} decoy worlds its own base was taught {decoys.people} "
-        f"invented people ({decoys.questions} questions), whom it did not know before, and was made to forget them. "
-        "The worlds share one base and are no independent draws of models: the bounds above are for this base; for "
-        f"others like it, widened by the between-base share of {number(decoys.share)}, false alarms are at most "
-        f"{number(100 * decoys.false_alarms)} % and misses at most {number(100 * decoys.misses)} %. No ratio can pass "
-        f"{number(_rounded(ratio.ceiling, True))} by so many worlds."
     )
 
 
