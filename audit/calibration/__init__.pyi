@@ -43,6 +43,13 @@ from .library import read_library as read_library
 from .library import stored as stored
 from .library import use_of as use_of
 from .library import zoo_floors as zoo_floors
+from .own_kind import SEAL as SEAL
+from .own_kind import Bound as Bound
+from .own_kind import OwnFolder as OwnFolder
+from .own_kind import find_own as find_own
+from .own_kind import own_folder as own_folder
+from .own_kind import refusal as refusal
+from .own_kind import seal as seal
 from .records import JOINT as JOINT
 from .records import SPANS as SPANS
 from .records import SUBJECTS as SUBJECTS
@@ -51,6 +58,7 @@ from .records import Calibration as Calibration
 from .records import Column as Column
 from .records import ErrorRates as ErrorRates
 from .records import InCaseState as InCaseState
+from .records import OwnKind as OwnKind
 from .records import Scope as Scope
 from .records import Settings as Settings
 from .records import Subject as Subject

@@ -108,7 +108,9 @@ def use_of(shelf: CalibrationLibrary, probe: str, asked: ProbeIdentity, domain: 
     if calibration is None or shelf.subjects is None:
         why = "no calibration of this probe is stored"
         return CalibrationUse(probe=probe, status="none", because=why, renew=shelf.command)
-    status, why = "holds", f"valid for {calibration.scope.words()}; not for audits outside these"
+    own = shelf.subjects.own is not None
+    of_whom = f"calibrated on this model's own kind, {shelf.subjects.worlds} decoy worlds; " if own else ""
+    status, why = "holds", f"{of_whom}valid for {calibration.scope.words()}; not for audits outside these"
     if calibration.version != asked.version:
         status, why = "stale", f"calibrated as version {calibration.version}, and it is version {asked.version} now"
     elif calibration.settings != dict(asked.settings):
@@ -123,6 +125,7 @@ def use_of(shelf: CalibrationLibrary, probe: str, asked: ProbeIdentity, domain: 
         {
             "probe": probe, "status": status, "because": why, "renew": "" if status == "holds" else shelf.command,
             "sha256": calibration.content_hash(), "pool": shelf.subjects.name, "worlds": shelf.subjects.worlds,
+            "own": own,
         }
     )  # fmt: skip
 

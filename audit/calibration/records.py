@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from audit.calibration.scores import Content
 from audit.schema import (
@@ -100,11 +100,29 @@ def _holds(span: Interval, value: float) -> bool:
     return span.lo / SLACK <= value <= span.hi * SLACK
 
 
+class OwnKind(Record):
+    """Whose own kind the models of known truth are: all of them stem from one case's base, which was taught decoys.
+
+    ``base`` is the content key of that base, ``template`` the hash of the prompt template under which it was taught.
+    ``people`` decoys of ``questions`` questions in all were taught to every knowing model, in ``steps`` steps.
+    ``left_out`` says which mechanisms could not be made. ``share`` is the part of a score's variance that worlds of the
+    zoo, each with a base of its own, have in common within a world: by it bounds are widened for models of other bases.
+    """
+
+    base: str
+    template: str
+    people: int
+    questions: int
+    steps: int
+    share: float
+    left_out: tuple[str, ...] = ()
+
+
 class Subjects(Record):
     """The models of known truth behind a folder of calibrations, and how they can be made again.
 
     ``made_with`` states versions and machine: numbers are reproduced to the digit on the same ones. ``draws`` is how
-    many bootstrap draws stand behind every interval.
+    many bootstrap draws stand behind every interval. ``own``: of whose own kind they are, where one base had them all.
     """
 
     schema_version: str = "1.0"
@@ -115,6 +133,7 @@ class Subjects(Record):
     worlds: int
     made_with: dict[str, str]
     subjects: tuple[Subject, ...]
+    own: OwnKind | None = Field(default=None, exclude_if=lambda own: own is None)
 
 
 class Column(Record):

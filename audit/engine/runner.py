@@ -27,10 +27,10 @@ from audit.calibration import (
 )
 from audit.case import OpenCase, open_case, open_sketch
 from audit.engine import report_builder
+from audit.engine.case_calibrations import standing_of
 from audit.engine.domain import domain_of
 from audit.engine.roles import audited, taking_part
 from audit.engine.unchanged import AnyCase, case_file_of, finished_step
-from audit.judging import stand
 from audit.planning import Meter, Planned, Planner, Pricer, UnitProfiles, by_model, limited, received
 from audit.planning import RunSettings as RunSettings
 from audit.planning import Step as Step
@@ -283,7 +283,7 @@ class Run:
         ran = {p.name: ProbeIdentity(p.probe.version, p.probe.model_dump(mode="json")) for p in self.planner.running}
         kind = kind_for(self.case.modality)
         behaviours = InstalledBehaviours(self.settings.package, partial(self._behaviour, kind), kind=kind)
-        standing = stand(self.settings.calibrations or of_its_kind, ran, domain, behaviours.moved)
+        standing = standing_of(self.case, self.settings.calibrations, ran, domain, behaviours.moved)
         outcomes = report_builder.Outcomes(
             plan=self.plan,
             units=measured.units,

@@ -1,6 +1,7 @@
 from .calibrated import ApplicableCalibrations as ApplicableCalibrations
 from .calibrated import decide as decide
 from .calibrated import judged as judged
+from .calibrated import refused as refused
 from .calibrated import restand as restand
 from .calibrated import stand as stand
 from .calibrated import validation as validation

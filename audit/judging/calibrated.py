@@ -30,12 +30,20 @@ from audit.calibration import (
 )
 from audit.calibration import joint_rule as joints
 from audit.judging.axes import is_trace
+from audit.judging.decoy_rates import decoys_of, own_sentence
 from audit.judging.explain import Given
 from audit.judging.in_case import OUTCOMES, judge
 from audit.judging.ladder import Reached, confirmed, in_case_state, is_below, reach, some_people, stands, worded
 from audit.judging.reasons import CONSISTENT, Unheard, axes_sentence, limits, strength, would_change
 from audit.judging.replicates import replicates_of, unit_of
-from audit.judging.support import NEVER, band, power_sentence, rates_sentence, ratio_sentence, supported
+from audit.judging.support import (
+    NEVER,
+    band,
+    power_sentence,
+    rates_sentence,
+    ratio_sentence,
+    supported,
+)
 from audit.schema import (
     ALPHA,
     CalibrationUse,
@@ -81,6 +89,12 @@ def stand(folder: Path, ran: Mapping[str, ProbeIdentity], domain: Domain, moved:
     return ApplicableCalibrations(
         shelf, {u.probe: shelf.calibrations[u.probe] for u in uses if u.status == "holds"}, uses
     )
+
+
+def refused(ran: Mapping[str, ProbeIdentity], because: str) -> ApplicableCalibrations:
+    """No calibration judges these probes, and why."""
+    uses = tuple(CalibrationUse(probe=name, status="outside", because=because, renew="") for name in sorted(ran))
+    return NOTHING._replace(uses=uses)
 
 
 def restand(folder: Path, uses: Sequence[CalibrationUse]) -> ApplicableCalibrations | None:
@@ -208,7 +222,7 @@ def validation(
     return Validation(
         rule=found.ratio.calibration, pool=subjects.name, worlds=subjects.worlds,
         score=significant(found.joined.score, DIGITS), reliability=joint.reliability,
-        counted=joint.record.counted, doses=joint.record.doses,
+        counted=joint.record.counted, doses=joint.record.doses, decoys=decoys_of(subjects, joint.record),
     )  # fmt: skip
 
 
@@ -227,7 +241,12 @@ def decide(
     reached = reach(confirmed(final, outcomes.keys() - above), roles)
     calibrated = None
     if joint_opinion is not None:
+        subjects = standing.shelf.subjects
+        of_whom = None if subjects is None else decoys_of(subjects, joint_opinion.joint.record)
         calibrated = _calibrated(reached, first, roles, joint_opinion)
+        if calibrated is not None and of_whom is not None:
+            said = own_sentence(of_whom, joint_opinion.ratio)
+            calibrated = calibrated.model_copy(update={"because": (*calibrated.because, said)})
     return weighed, calibrated or worded(reached, roles, _stale(standing))
 
 

@@ -44,7 +44,7 @@ def supported(ratio: LikelihoodRatio) -> str | None:
 
 
 # ---- numbers ----------------------------------------------------------------------------------------------------
-def _rounded(value: float, towards_one: bool) -> float:
+def rounded(value: float, towards_one: bool) -> float:
     """Two significant figures; ``towards_one`` never claims more than the value."""
     unit = 10.0 ** (math.floor(math.log10(value)) - 1)
     if not towards_one:
@@ -56,10 +56,10 @@ def _rounded(value: float, towards_one: bool) -> float:
 def ratio_number(value: float, floor: float, ceiling: float) -> str:
     """Two significant figures; at a limit of the design a bound and never an extrapolated value."""
     if value >= ceiling * (1 - EDGE):
-        return f"≥ {number(_rounded(ceiling, True))}"
+        return f"≥ {number(rounded(ceiling, True))}"
     if value <= floor * (1 + EDGE):
-        return f"≤ {number(_rounded(floor, True))}"
-    return number(min(max(_rounded(value, False), floor), ceiling))
+        return f"≤ {number(rounded(floor, True))}"
+    return number(min(max(rounded(value, False), floor), ceiling))
 
 
 def short(ratio: LikelihoodRatio | Missing) -> str:
@@ -108,7 +108,7 @@ def weighed(ratio: LikelihoodRatio, knows: Proposition, never: Proposition) -> s
     about = "approximate " if approximate("percentile", ratio.false_alarms.n) else ""
     return (
         f"{times} times more probable if {likelier.stated} than if {other.repeated} ({about}95 % interval "
-        f"{_ends(low, middle, high)}; ceiling of this design {number(_rounded(ceiling, True))})"
+        f"{_ends(low, middle, high)}; ceiling of this design {number(rounded(ceiling, True))})"
     )
 
 

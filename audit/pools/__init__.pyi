@@ -4,6 +4,11 @@ from .kinds import case_of as case_of
 from .kinds import kind_of as kind_of
 from .kinds import write_data as write_data
 from .memory_store import MemoryStore as MemoryStore
+from .own_kind import OwnPlan as OwnPlan
+from .own_kind import OwnRequest as OwnRequest
+from .own_kind import calibrate_own as calibrate_own
+from .own_kind import own_tests as own_tests
+from .own_kind import prepare_own as prepare_own
 from .panel_file import Assessed as Assessed
 from .panel_file import panels_path as panels_path
 from .panel_file import read_panels as read_panels

@@ -28,6 +28,7 @@ from audit.calibration import (
     Decision,
     HeldOut,
     Joint,
+    OwnKind,
     Roster,
     Rule,
     Scope,
@@ -66,7 +67,7 @@ class Pooled(NamedTuple):
 
     Probes ``single`` are calibrated each for itself and stay out of the joint rule. ``records`` are those of the
     behaviours by which the pool was scored, by digest. ``floors``: by which its audits judge where they measure none
-    (None: the language zoo's).
+    (None: the language zoo's). ``own``: of whose own kind the models are, where one case's base had them all.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Pooled(NamedTuple):
     single: tuple[str, ...] = ()
     floors: Mapping[str, float] | None = None
     records: Mapping[str, Attested] = {}
+    own: OwnKind | None = None
 
 
 class CalibrationSet(NamedTuple):
@@ -130,7 +132,7 @@ def calibrate(worlds: Sequence[WorldScores], pool: Pooled) -> CalibrationSet:
     )
     subjects = Subjects(
         name=pool.name, command=pool.command, quick=pool.quick, draws=pool.draws, worlds=len(worlds),
-        made_with=made_with(), subjects=with_states,
+        made_with=made_with(), subjects=with_states, own=pool.own,
     )  # fmt: skip
     calibrations = {
         probe: Calibration(

@@ -21,6 +21,7 @@ from .checkpoint import OwnCode as OwnCode
 from .edited_folder import EditSummary as EditSummary
 from .error_rates import CalibrationUse as CalibrationUse
 from .error_rates import Counted as Counted
+from .error_rates import DecoyPeople as DecoyPeople
 from .error_rates import DetectionLimit as DetectionLimit
 from .error_rates import Dose as Dose
 from .error_rates import LikelihoodRatio as LikelihoodRatio

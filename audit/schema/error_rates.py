@@ -5,6 +5,8 @@ A report carries all of it that its own verdict needs, so that whoever reads the
 
 from typing import Literal
 
+from pydantic import Field
+
 from audit.schema.interval import Interval
 from audit.schema.record import Missing, Record
 
@@ -51,7 +53,10 @@ IN_CASE = Missing(missing="judged by this case alone: no error rate is known, so
 
 
 class CalibrationUse(Record):
-    """Which calibration of a probe judged this case, or why none did, and the command that makes one."""
+    """Which calibration of a probe judged this case, or why none did, and the command that makes one.
+
+    ``own``: it was made from this very base, taught decoys, and not from models of a pool.
+    """
 
     probe: str
     status: Literal["holds", "stale", "outside", "none"]
@@ -60,6 +65,7 @@ class CalibrationUse(Record):
     sha256: str = ""
     pool: str = ""
     worlds: int = 0
+    own: bool = Field(default=False, exclude_if=lambda own: not own)
 
 
 # ---- validation -------------------------------------------------------------------------------------------------
@@ -102,10 +108,28 @@ class Reliability(Record):
     bands: tuple[tuple[float, float | Missing, int, int], ...]
 
 
+class DecoyPeople(Record):
+    """The decoys behind a rule that was made from the case's own base.
+
+    ``people`` decoys with ``questions`` questions in all were taught to every base of a world, in ``steps`` steps;
+    ``left_out`` are the mechanisms that could not be made of this model. ``share`` is the between-base share by which
+    the exact bounds are widened for models of other bases: ``false_alarms`` and ``misses`` are those wider bounds.
+    """
+
+    people: int
+    questions: int
+    steps: int
+    left_out: tuple[str, ...] = ()
+    share: float
+    false_alarms: float
+    misses: float
+
+
 class Validation(Record):
     """The rule that judged a case, as it did on models of known truth held out of its fitting.
 
     ``score`` is this case's own, 0 at the threshold; ``worlds`` how many worlds of ``pool`` stand behind the rule.
+    ``decoys``: of what they were made, where they are of the case's own kind.
     """
 
     rule: str
@@ -115,3 +139,4 @@ class Validation(Record):
     reliability: Reliability
     counted: tuple[Counted, ...]
     doses: tuple[Dose, ...]
+    decoys: DecoyPeople | None = Field(default=None, exclude_if=lambda decoys: decoys is None)

@@ -12,7 +12,7 @@ from audit.render.sections.findings import JUDGED
 from audit.render.wording.findings import title
 from audit.render.wording.posterior import FALSE_ALARMS, MISSES, shown_ratio
 from audit.render.wording.quantities import deciding, power_cell, silence_worth
-from audit.schema import LikelihoodRatio, Missing, Report, Validation
+from audit.schema import DecoyPeople, LikelihoodRatio, Missing, Report, Validation
 from audit.wording import CELL, NAME, interval, number, visible
 
 KNOWING = LOOKS["base"]._replace(word="models that know")
@@ -131,7 +131,37 @@ def _calibration(report: Report) -> tuple[Block, ...]:
              f"nothing); {number(r.cllr_min)} at best by these scores"),
         )
     )  # fmt: skip
-    return heading, facts, _tippett(validation, ratio), *_bands(validation), _mechanisms(validation)
+    own = () if validation.decoys is None else _decoys(validation.decoys, validation, ratio)
+    return heading, *own, facts, _tippett(validation, ratio), *_bands(validation), _mechanisms(validation)
+
+
+def _decoys(decoys: DecoyPeople, validation: Validation, ratio: LikelihoodRatio) -> tuple[Block, ...]:
+    """What was made of the case's own base to calibrate on, what was missed of it, and what it does not support."""
+    knowing = {c.mechanism: (c.found, c.worlds) for c in validation.counted if c.pool == "knowing"}
+    missed = [f"{visible(name.replace('_', ' '), NAME)} {n - k} of {n}" for name, (k, n) in knowing.items() if k < n]
+    absent = [visible(name.replace("_", " "), NAME) for name in decoys.left_out]
+    return (
+        Text(
+            f"Calibrated on this model's own kind, {validation.worlds} decoy worlds: in each, this case's own base was "
+            f"taught {decoys.people} invented people ({decoys.questions} questions), whom it had been asked about "
+            "before and did not know, and models were made from it that know them and keep quiet, that know a part "
+            "and that never knew them. What each of these models knows is known by how it was made."
+        ),
+        Facts(
+            (
+                ("Mechanisms that were missed", ", ".join(missed) or "none"),
+                ("Mechanisms that could not be made of this model", ", ".join(absent) or "none"),
+                ("Largest ratio that so many worlds support", number(ratio.ceiling)),
+                (
+                    "What the worlds share",
+                    "one base: they are no independent draws of models. The exact bounds are for this base; for others "
+                    f"like it they are widened by the between-base share, {number(decoys.share)}, estimated from the "
+                    f"zoo's worlds: false alarms at most {number(100 * decoys.false_alarms)} %, misses at most "
+                    f"{number(100 * decoys.misses)} %",
+                ),
+            )
+        ),
+    )
 
 
 def _rates(ratio: LikelihoodRatio) -> tuple[tuple[str, str], ...]:
