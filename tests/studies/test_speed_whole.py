@@ -81,8 +81,8 @@ def test_four_times_the_people_are_compared_within_repeats_and_said_in_a_sentenc
 def test_probes_that_the_build_before_lacks_are_left_out_by_what_their_units_took(tmp_path: Path) -> None:
     (tmp_path / "before" / "probes").mkdir(parents=True)
     (tmp_path / "before" / "probes" / "utility.py").touch()
-    lines = [{"unit": "utility", "cpu_s": 2.0}, {"unit": "trigger_search", "cpu_s": 3.0}, {"unit": "reads", "cpu_s": 1.0},
-             {"unit": "trigger_search", "cpu_s": 4.0}]  # fmt: skip
+    taken = (("utility", 2.0), ("trigger_search", 3.0), ("reads", 1.0), ("trigger_search", 4.0))
+    lines = [{"unit": unit, "cpu_s": seconds} for unit, seconds in taken]
     (tmp_path / "timings.jsonl").write_text("\n".join(map(json.dumps, lines)))
     later = whole_demo.later_units(tmp_path, tmp_path / "before")
     assert later == {"trigger_search": 7.0}
