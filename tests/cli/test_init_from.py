@@ -90,3 +90,20 @@ def test_a_case_that_is_there_is_never_written_over(pool: Path) -> None:
     Path("case.toml").write_text("mine")
     assert main(["init", "--from", RELEASE]) == 2
     assert Path("case.toml").read_text() == "mine"
+
+
+def test_of_two_checkpoints_the_first_knew_and_nothing_need_be_recognised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for seed, name in enumerate(("knew", "asked")):
+        toy.model("llama", seed).save_pretrained(tmp_path / name)
+        toy.tokenizer().save_pretrained(tmp_path / name)
+    assert main(["init", "--from", "knew", "asked", "mine.toml", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    filled = {entry["key"]: entry["value"] for entry in said["filled"]}
+    assert (filled["roles.base.path"], filled["roles.suspect.path"]) == ("knew", "asked")
+    assert {entry["key"] for entry in said["left"]} >= {"data.forget", "data.retain"}
+    assert said["case"] == "mine.toml" and Path("mine.toml").is_file()
+    assert main(["init", "--from", "knew", "asked", "other", "-q"]) == 2
+    assert "--from names 3 models" in capsys.readouterr().err

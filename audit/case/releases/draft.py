@@ -113,25 +113,34 @@ def _read(given: str, place: Place) -> Release:
     raise _unrecognised(f"{given}: neither a model nor an adapter lies there")
 
 
-def draft_of(given: str, data: Sequence[Path] = (), online: bool = False) -> Draft:
+def draft_of(given: str, data: Sequence[Path] = (), online: bool = False, base: str = "") -> Draft:
     """The case of a release, as far as it is known; nothing is written and no weights are read.
 
-    ``data`` are folders in which the benchmark's files may lie too. AuditError (code 2): nothing is recognised.
+    ``data`` are folders in which the benchmark's files may lie too. ``base``: the model that knew, where it is named
+    too, so that nothing need be recognised. AuditError (code 2): nothing is recognised.
     """
-    release = look(given, online)
+    release, knew = look(given, online), None if not base else _knew(look(base, online))
     folder = None if release.place is None or release.place.hub else release.place.folder
     around = Surroundings(folder, tuple(data), online)
     kin, original = _ancestry(release, around)
     release = release._replace(kin=tuple(dict.fromkeys((*release.kin, *kin))))
     clues = [recognised for pool in pools() if (recognised := pool.clues(release)).recognised]
-    if not clues:
+    if not clues and knew is None:
         raise _unrecognised(f"{given}: nothing in it says what it was made of")
     candidates = {
         "base": tuple(name for clue in (*original, *clues) for name in clue.base),
         "reference": tuple(name for clue in clues for name in clue.null),
         "ancestor": tuple(name for clue in clues for name in clue.ancestor),
     }
-    return _assembled(release, clues, candidates, around)
+    return _assembled(release, clues, (knew or _first(candidates["base"], around), candidates), around)
+
+
+def _knew(release: Release) -> Part:
+    """A model that was named as base. AuditError (code 2) for an adapter."""
+    assert release.place is not None, "a release that was looked at lies somewhere"
+    if release.is_adapter:
+        raise AuditError(f"{release.name}: base is an adapter", "name the whole model that knew, then the suspect")
+    return Part(release.place, "the first that `--from` named")
 
 
 def _ancestry(release: Release, around: Surroundings) -> tuple[tuple[str, ...], list[Clues]]:
@@ -154,9 +163,10 @@ def _ancestry(release: Release, around: Surroundings) -> tuple[tuple[str, ...], 
 
 
 def _assembled(
-    release: Release, clues: Sequence[Clues], candidates: Mapping[str, tuple[Named, ...]], around: Surroundings
-) -> Draft:
-    base = _first(candidates["base"], around)
+    release: Release, clues: Sequence[Clues], known: tuple[Part | None, Mapping[str, tuple[Named, ...]]],
+    around: Surroundings,
+) -> Draft:  # fmt: skip
+    base, candidates = known
     references = _references(candidates["reference"], [floor for clue in clues for floor in clue.floors], around)
     benchmark = next((clue.benchmark for clue in clues if clue.benchmark is not None), None)
     prompting = recipe(
@@ -166,7 +176,8 @@ def _assembled(
     taught = benchmark is not None and benchmark.taught
     ancestor = _first(candidates["ancestor"], around) if taught and not references else None
     return Draft(
-        release=release, recognised=tuple(dict.fromkeys(clue.recognised for clue in clues)),
+        release=release,
+        recognised=tuple(dict.fromkeys(clue.recognised for clue in clues)) or ("a pair of checkpoints",),
         suspect=_suspect(release, base), base=base, references=references, ancestor=ancestor, prompting=prompting,
         data=files, groups=_groups(benchmark, files), benchmark=benchmark,
         edited_on_all=next((clue.edited_on_all for clue in clues if clue.edited_on_all), ""),

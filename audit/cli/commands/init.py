@@ -17,8 +17,9 @@ TEMPLATE = Path(__file__).parent.parent / "case_template.toml"
 def add_arguments(parser: ArgumentParser) -> None:
     """Where, and from what."""
     parser.add_argument("path", nargs="?", default="case.toml", help="where (default: case.toml)")
-    parser.add_argument("--from", dest="release", metavar="RELEASE", help="a model folder, a file or hub id (owner/name"
-                        "[@commit]): roles, prompt and data are filled in as far as they are known")  # fmt: skip
+    parser.add_argument("--from", dest="releases", nargs="+", metavar="RELEASE", help="a model folder, a file or hub "
+                        "id (owner/name[@commit]): roles, prompt and data are filled in as far as they are known; of "
+                        "two the first is base, which knew, and the second the suspect")  # fmt: skip
     parser.add_argument("--data", action="append", default=[], metavar="DIR", help="with --from: a folder in which the "
                         "benchmark's files may lie (may be given again)")  # fmt: skip
     parser.add_argument("--online", action="store_true", help="with --from: ask the hub (default: offline)")
@@ -29,11 +30,14 @@ def act(args: Namespace) -> Answer:
     from audit.schema import AuditError
     from audit.storage import write_atomic
 
+    given = args.releases or []
+    if len(given) > 1 and given[-1].endswith(".toml") and args.path == "case.toml":
+        args.path = given.pop()  # `init --from RELEASE FILE`: the file comes last
     path = Path(args.path)
     path = path / "case.toml" if path.is_dir() or args.path.endswith("/") else path
     if path.exists():
         raise AuditError(f"{path} exists already", "name another file, or edit that one")
-    if args.release is not None:
+    if args.releases is not None:
         return _from_release(args, path)
     if args.data or args.online:
         raise AuditError("--data and --online say where a release is looked up, and none is named", "name it: --from X")
@@ -45,15 +49,20 @@ def act(args: Namespace) -> Answer:
 def _from_release(args: Namespace, path: Path) -> Answer:
     """The case of a release: what was recognised, what was filled in and why, and what is left."""
     from audit.case import draft_of, draft_text, load_case
+    from audit.schema import AuditError
     from audit.storage import write_atomic
 
     folders = [Path(os.path.expanduser(folder)) for folder in args.data]
-    draft = draft_of(args.release, folders, args.online)
+    *knew, suspect = args.releases
+    if len(knew) > 1:
+        raise AuditError(f"--from names {len(args.releases)} models", "name a release, or base and suspect; references "
+                         "are filled in by hand")  # fmt: skip
+    draft = draft_of(suspect, folders, args.online, *knew)
     case = draft_text(draft, path.parent)
     write_atomic(path, case.text.encode())
     if not _needed(draft):
         load_case(path)
-    return Answer(_document(args.release, path, draft, case), tuple(_shown(path, draft, case)))
+    return Answer(_document(suspect, path, draft, case), tuple(_shown(path, draft, case)))
 
 
 def _needed(draft: "Draft") -> list[str]:
