@@ -15,11 +15,11 @@ states say of an answer in common is that of arXiv 2601.15111; the formula is ou
 
 from collections.abc import Callable
 
+import scipy
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-_STEPS = 60
 _LARGEST = 1e3
 _LEAST_DOUBT = 1e-3
 
@@ -81,7 +81,4 @@ def _root(falling: Callable[[float], float], lo: float, hi: float) -> float:
         return lo
     if falling(hi) >= 0:
         return hi
-    for _ in range(_STEPS):
-        middle = (lo + hi) / 2
-        lo, hi = (middle, hi) if falling(middle) > 0 else (lo, middle)
-    return (lo + hi) / 2
+    return float(scipy.optimize.brentq(falling, lo, hi, xtol=1e-14, rtol=1e-14))
