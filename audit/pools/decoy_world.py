@@ -122,7 +122,8 @@ class DecoyWorld:
         """Every suspect of the world, audited. AuditError (code 3) where a test broke."""
         models = self._models()
         store = MemoryStore(self.folder / "store")
-        bench = Bench(device=self.pool.pupil.bench.device, dtype=self.pool.pupil.bench.dtype,
+        ours = self.pool.pupil.bench
+        bench = Bench(backend=ours.backend, device=ours.device, dtype=ours.dtype, attention=ours.attention,
                       token_budget=self.pool.settings.token_budget, store=store)  # fmt: skip
         scored: list[ScoredModel] = []
         for suspect in suspects_of(self.world, len(self.groups)):

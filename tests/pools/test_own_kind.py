@@ -11,9 +11,10 @@ from audit.calibration import SUBJECTS, Bound, Score, ScoredModel, Subjects, fin
 from audit.case import CaseFile, case_text, moved
 from audit.planning import RunSettings, unwatched
 from audit.pools import decoy_models, decoy_world, own_kind
+from audit.pools.decoy_plan import OwnRequest, own_tests, prepare_own
 from audit.pools.decoy_world import DecoySuspect, DecoyWorld, sets_of, suspects_of
 from audit.pools.fit import Pooled
-from audit.pools.own_kind import OwnRequest, calibrate_own, own_tests, prepare_own
+from audit.pools.own_kind import calibrate_own
 from audit.schema import AuditError, ExitCode
 from tests.known_truth import DOMAIN, score
 from tests.pools.test_pool_file import fake_behaviour
