@@ -9,6 +9,7 @@ import pytest
 
 from audit.calibration import SUBJECTS, Bound, Score, ScoredModel, Subjects, find_own, read, read_library
 from audit.case import CaseFile, case_text, moved
+from audit.cli import main
 from audit.planning import RunSettings, unwatched
 from audit.pools import decoy_models, decoy_world, own_kind
 from audit.pools.decoy_plan import OwnRequest, own_tests, prepare_own
@@ -74,6 +75,23 @@ def test_a_test_that_there_is_not_is_refused_and_others_are_added() -> None:
     assert own_tests(["relearning_recovery", "utility"]) == (*decoy_world.TESTS, "relearning_recovery")
     with pytest.raises(AuditError, match="no probe 'nonsense'"):
         own_tests(["nonsense"])
+
+
+@pytest.mark.parametrize(
+    ("stated", "said"),
+    [
+        (["--worlds", "5"], "--worlds is of worlds of decoys"), (["--max-time", "2h"], "--max-time is of worlds"),
+        (["--on", "case.toml", "--quick"], "--on makes its own models"),
+        (["--on", "case.toml", "--pool", "pool.toml"], "--on makes its own models"),
+        (["--on", "case.toml", "--max-time", "soon"], "is no time"), (["--on", "absent.toml"], "absent.toml"),
+    ],
+)  # fmt: skip
+def test_flags_that_do_not_go_together_are_refused_before_anything_is_opened(
+    stated: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["calibrate", *stated]) == ExitCode.INPUT
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 # ---- refused beforehand -----------------------------------------------------------------------------------------
