@@ -12,6 +12,7 @@ from typing import Final, NamedTuple
 
 from audit.calibration import own_folder
 from audit.case import CaseFile, open_case
+from audit.checkpoints import weight_files, weights_folder
 from audit.planning import RunSettings, configured, make_bench
 from audit.pools import decoy_models
 from audit.pools.decoy_facts import QUESTIONS, Decoys, DecoySource, decoy_source, decoys, worlds_of
@@ -20,7 +21,7 @@ from audit.pools.decoy_world import TESTS, sets_of, suspects_of
 from audit.probing import Recall, check_recall
 from audit.schema import AuditError
 from audit.stats import upper_bound
-from audit.wording import number
+from audit.wording import number, told_bytes
 
 WORLDS: Final = 19
 """Decoy worlds where neither their number nor a time is asked for: 0 of 19 bounds a rate at 14.6 %."""
@@ -45,7 +46,8 @@ class OwnRequest(NamedTuple):
 
 
 class OwnPlan(NamedTuple):
-    """What would be made: worlds of so many decoys and questions each, in about so many seconds each."""
+    """What would be made: worlds of so many decoys and questions each, in about so many seconds each; ``disk`` is how
+    many bytes the models take at most that are there at once."""
 
     worlds: int
     people: int
@@ -53,6 +55,7 @@ class OwnPlan(NamedTuple):
     models: int
     seconds: float
     folder: Path
+    disk: int = 0
 
     def lines(self) -> tuple[str, ...]:
         """What so many worlds can support, in words."""
@@ -60,7 +63,7 @@ class OwnPlan(NamedTuple):
         return (
             f"{self.worlds} decoy worlds, each of {self.people} people with {self.questions} questions in all and of "
             f"about {self.models} audited models; about {number(self.seconds)} s a world, "
-            f"{number(self.worlds * self.seconds)} s in all",
+            f"{number(self.worlds * self.seconds)} s in all; about {told_bytes(self.disk)} of disk while it is made",
             f"{self.worlds} worlds support no likelihood ratio above {self.worlds + 1} (or below 1/{self.worlds + 1}); "
             f"a mistake that none of them shows is bounded at {bound} % (exact, 95 %)",
             f"written to {self.folder}, where every case of this base beside it finds it",
@@ -111,7 +114,10 @@ def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> P
     sets = tuple(_unknown(pupil, source, n, bar) for n in range(count))
     folder = own_folder(file.root, case.base.key)
     people = len({item.group for item in first.forget})
-    plan = OwnPlan(worlds, people, len(first.forget), len(suspects_of(1, people)), seconds, folder)
+    models = len(suspects_of(1, people))
+    there = 2 * (2 + len(case.case.roles.never_trained)) + models
+    size = sum(path.stat().st_size for path in weight_files(weights_folder(case.base)))
+    plan = OwnPlan(worlds, people, len(first.forget), models, seconds, folder, there * size)
     return Prepared(file, pupil, found, source, sets, plan, settings)
 
 

@@ -81,6 +81,16 @@ class DecoyPool(NamedTuple):
             self.pupil, self.sets[n].forget, self.teaching, self.work / "models" / f"taught-{n:04d}", seed=n
         )
 
+    def release(self, world: int) -> None:
+        """Delete the base that was taught a finished world's set, unless the last worlds will come round to it."""
+        if world >= self.first:
+            shutil.rmtree(self.work / "models" / f"taught-{world:04d}", ignore_errors=True)
+
+    @property
+    def first(self) -> int:
+        """How many taught bases a world needs, its own among them, and how many are kept from the beginning."""
+        return 2 + self.references
+
 
 def sets_of(worlds: int, references: int) -> int:
     """How many sets of decoys so many worlds need: each one's own, another that honest models were taught, and one a

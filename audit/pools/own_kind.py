@@ -133,6 +133,7 @@ def _scored(
             settings={name: probe.model_dump(mode="json") for name, probe in probes.items()},
         ))  # fmt: skip
         done.append(read_world(path))
+        pool.release(world)
         longest = max(longest, time.monotonic() - since)
         watch(Step("world", f"decoy world {world + 1}", world + 1, planned, finished=True))
     if len(done) < LEAST_WORLDS:
