@@ -178,16 +178,17 @@ def three_lines(report: Report, not_tested: str) -> tuple[tuple[str, str], ...]:
 
 
 def _surety(report: Report) -> str:
-    ratio, strength = shown_ratio(report), f"strength {report.verdict.strength}"
+    """Both error counts, or that none is known; then the ratio and the strength."""
+    ratio, strength = shown_ratio(report), f"Strength {report.verdict.strength}"
     if isinstance(ratio, LikelihoodRatio):
         alarms, misses = ratio.false_alarms, ratio.misses
         return (
-            f"likelihood ratio {short(ratio)}; false alarms in {alarms.k} of {alarms.n} worlds, missed fakes in "
-            f"{misses.k} of {misses.n} worlds; {strength}"
+            f"false alarms in {alarms.k} of {alarms.n} worlds; fakes missed in {misses.k} of {misses.n} worlds. "
+            f"Likelihood ratio {short(ratio)}. {strength}"
         )
     if isinstance(report.verdict.ratio, LikelihoodRatio):
-        return f"{visible(ratio.missing[0].lower() + ratio.missing[1:])}; {strength}"
-    return f"judged by this case alone: no error rate is known, so no likelihood ratio is given; {strength}"
+        return f"{visible(ratio.missing[0].lower() + ratio.missing[1:])}. {strength}"
+    return f"no error rate is known: judged by this case alone, so no likelihood ratio is given. {strength}"
 
 
 # ---- as blocks --------------------------------------------------------------------------------------------------

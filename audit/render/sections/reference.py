@@ -121,18 +121,22 @@ GLOSSARY: Final = (
 CROSSWALK: Final = (
     ("ISO/IEC 17025:2017, 7.8.2.1 a, d", "Title, unique identification, clear end", "Header; last line"),
     ("7.8.2.1 b, c, e", "Laboratory, place, customer", "Not known to a tool: to be filled in at the sign-off"),
-    ("7.8.2.1 f", "Method", "5 Method and decision rule"),
-    ("7.8.2.1 g, h", "Items: identity, condition, receipt", "3 Items received and integrity; 4 Roles audited"),
-    ("7.8.2.1 i, j", "Dates of performance and issue", "5 (registered); header (issued)"),
-    ("7.8.2.1 k", "Sampling", "3 (what was received); 5 (split of the data)"),
-    ("7.8.2.1 l", "Results relate only to the items tested", "2 Conclusion"),
-    ("7.8.2.1 m; 7.8.3.1 c", "Results with units; measurement uncertainty", "6 Findings"),
-    ("7.8.2.1 n", "Deviations and exclusions", "5, last part; 8 Not run and failed"),
-    ("7.8.2.1 o", "Who authorises", "12, sign-off: blank, for a human"),
-    ("7.8.6", "Decision rule and its risks of false acceptance and rejection", "5; 7 Controls and validation"),
-    ("7.8.7", "Opinions and interpretations", "2, on the scale of 12"),
-    ("7.8.8", "Amendments", "12, change history"),
-    ("ISO 21043-4, -5:2025; ENFSI 2015", "Pair of propositions, likelihood ratio, conditioning", "1, 2, 7"),
+    ("7.8.2.1 f", "Method", "Method and decision rule; registered plan (appendix)"),
+    ("7.8.2.1 g, h", "Items: identity, condition, receipt", "Items received (appendix); Roles audited"),
+    ("7.8.2.1 i, j", "Dates of performance and issue", "Method (registered); header (issued)"),
+    ("7.8.2.1 k", "Sampling", "Items received (appendix); Method (split of the data)"),
+    ("7.8.2.1 l", "Results relate only to the items tested", "Conclusion"),
+    ("7.8.2.1 m; 7.8.3.1 c", "Results with units; measurement uncertainty", "Findings; each family (appendix)"),
+    ("7.8.2.1 n", "Deviations and exclusions", "Not run and failed; registered plan (appendix), last part"),
+    ("7.8.2.1 o", "Who authorises", "Sign-off: blank, for a human"),
+    ("7.8.6", "Decision rule and its risks of false acceptance and rejection", "Method; Controls and validation"),
+    ("7.8.7", "Opinions and interpretations", "Conclusion, on the verbal scale of the glossary"),
+    ("7.8.8", "Amendments", "Change history (appendix)"),
+    (
+        "ISO 21043-4, -5:2025; ENFSI 2015",
+        "Pair of propositions, likelihood ratio, conditioning",
+        "Question; Conclusion; Controls and validation",
+    ),
 )
 REFERENCES: Final = (
     "ISO/IEC 17025:2017, General requirements for the competence of testing and calibration laboratories, 7.8.",
@@ -182,13 +186,9 @@ def _plain(value: float) -> str:
     return f"{value:,.0f}".replace(",", " ")
 
 
-def closing(report: Report) -> tuple[Block, ...]:
-    """Glossary, verbal scale, references, custody, change history, and blanks for a human to sign."""
-    issued = f"{visible(report.report_id, NAME)}, issued {moment(report.created)}, {report.status}"
+def glossary(report: Report) -> tuple[Block, ...]:
+    """Every term of the body in words, and the verbal scale."""
     over = replicates_of(report.evidence)
-    history = [("This document", issued)]
-    if report.parent:
-        history.append(("Derived from", visible(report.parent, NAME)))
     return (
         Facts(tuple((over.rephrased(term), over.rephrased(meaning)) for term, meaning in GLOSSARY)),
         Heading("Verbal scale"),
@@ -197,13 +197,27 @@ def closing(report: Report) -> tuple[Block, ...]:
             "The band is that of the interval's end nearest 1, never of the estimate, and never beyond the ceiling. "
             "Words below 1 are for the other proposition."
         ),
-        Heading("References"),
+    )
+
+
+def references(report: Report) -> tuple[Block, ...]:
+    """References, custody and change history."""
+    issued = f"{visible(report.report_id, NAME)}, issued {moment(report.created)}, {report.status}"
+    history = [("This document", issued)]
+    if report.parent:
+        history.append(("Derived from", visible(report.parent, NAME)))
+    return (
         Bullets(REFERENCES),
         Heading("Custody"),
         Facts(CUSTODY),
         Heading("Change history"),
         Facts(tuple(history)),
-        Heading("Sign-off"),
+    )
+
+
+def sign_off() -> tuple[Block, ...]:
+    """Blanks for the people who answer for the report."""
+    return (
         Facts(tuple((who, BLANK) for who in ("Examined by", "Reviewed by", "Organisation and place", "Date"))),
         Text("The tool never signs. These lines are for the people who answer for this report."),
     )

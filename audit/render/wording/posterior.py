@@ -93,7 +93,7 @@ def ratio_in_short(ratio: LikelihoodRatio) -> str:
     """:func:`ratio_sentence` where the two propositions stand on the same page, with the counted mistakes."""
     side = {None: "", KNOWS: " for H1", NEVER: " for H2"}[supported(ratio)]
     return (
-        f"The findings are {weighed(ratio, *H1_H2)}. On the verbal scale of the last section this is "
+        f"The findings are {weighed(ratio, *H1_H2)}. On the verbal scale (glossary) this is "
         f"{ratio.words}{side}. {mistakes(ratio)}"
     )
 
