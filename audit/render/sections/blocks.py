@@ -55,8 +55,9 @@ class Code:
 
 
 class Cell(NamedTuple):
-    """One cell of a table; ``tone`` names its look: ``code``, ``number``, ``tight``, ``wide``, ``mark`` (an
-    outcome) or ``group`` (the first cell of a row that heads those under it). ``picture``: the address of a PNG that holds it, of which ``text`` tells those who do not see it."""
+    """One cell of a table; ``tone`` names its look: ``code``, ``number``, ``tight``, ``wide``, ``mark`` (an outcome)
+    or ``group`` (the first cell of a row that heads those under it). ``picture``: the address of a PNG that holds it,
+    of which ``text`` tells those who do not see it."""
 
     text: str
     tone: str = ""

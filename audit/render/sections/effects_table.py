@@ -6,6 +6,7 @@ Everything else that a measurement says stands in the appendix, family by family
 from collections.abc import Iterable
 from typing import Final
 
+from audit.judging import rates_sentence
 from audit.render.drawings.scale import judged_place
 from audit.render.sections.blocks import Block, Bullets, Cell, Grid, Heading, Text
 from audit.render.sections.detections import detection_grid
@@ -32,9 +33,11 @@ COLUMNS: Final = (
 CAPTION: Final = "All tests: 0 is never trained, 1 is base, unless a unit is named"
 EXPLAINED: Final = (
     "Every measurement is listed, the silent ones too. An overall effect is over all layers; the largest is that of "
-    "one layer. False alarms and missed fakes are counted in held-out worlds, by the calibration of that test alone. "
-    "A dash: not judged, or not counted. The appendix has all numbers of every test."
+    "one layer. False alarms and missed fakes are counted in held-out worlds, for that test alone. A fake keeps quiet, "
+    "so that tests of the outputs miss it. A dash: not judged, or not counted. The appendix has all numbers."
 )
+MOST_DRAWN: Final = 30
+"""More judged tests than this are drawn by family only, in the appendix."""
 SHORT: Final = {ONE: "", OVERALL: "overall ", LARGEST: "largest "}
 
 
@@ -45,13 +48,19 @@ def findings(report: Report) -> tuple[Block, ...]:
     adjustments = adjusted(report)
     blocks: list[Block] = [Text(EXPLAINED), all_tests(report), Text(_adjustment(adjustments.values()))]
     judged = [e for e in report.evidence if e.measurement.kind in PLANNED and e.status != "listed"]
-    if any(not isinstance(judged_place(e), Missing) for e in judged):
+    if 0 < sum(not isinstance(judged_place(e), Missing) for e in judged) <= MOST_DRAWN:
         blocks.append(forest(judged, "All judged tests"))
     blocks += [*detection_grid(report.evidence), *axes_blocks(report)]
     if report.verdict.because:
-        reasons = tuple(sentence(spoken(report, x)) for x in report.verdict.because)
+        reasons = tuple(sentence(spoken(report, x)) for x in report.verdict.because if x not in _said_above(report))
         blocks += [Heading("What the verdict rests on"), Bullets(reasons)]
     return tuple(blocks)
+
+
+def _said_above(report: Report) -> tuple[str, ...]:
+    """What of the reasons stands elsewhere in the body: the counted mistakes of the rule."""
+    ratio = report.verdict.ratio
+    return (rates_sentence(ratio),) if isinstance(ratio, LikelihoodRatio) else ()
 
 
 def _adjustment(adjustments: Iterable[Adjusted]) -> str:
@@ -101,7 +110,7 @@ def _value(e: Evidence) -> str:
     name = judged_reading(e).name
     if is_blind(e) or not ci95 or isinstance(e.measurement.value, Missing):
         return value
-    shown = f"{value} ({ci95})"
+    shown = f"{value} ({'no interval' if isinstance(judged_reading(e).ci95, Missing) else ci95})"
     return f"{SHORT[name]}{shown}" if name in SHORT else f"{shown}, {name}"
 
 

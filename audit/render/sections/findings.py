@@ -46,9 +46,9 @@ FAMILIES: Final = (
 
 
 FOREST: Final = (
-    "0 is the level of a model that never knew, 1 is base. Bar: the suspect's 95 % interval; stroke: the judged number. "
-    "Filled: trace found; hollow: no trace found; grey: inconclusive. Thick black line: what decides. Green band: the "
-    "null band, which gives p. Dashed: the floor. Neither decides where a black line stands."
+    "0 is the level of a model that never knew, 1 is base. Bar: the suspect's 95 % interval; stroke: the judged "
+    "number. Filled: trace found; hollow: no trace found; grey: inconclusive. Thick black line: what decides. Green "
+    "band: the null band, which gives p. Dashed: the floor. Neither decides where a black line stands."
 )
 AS_ABOVE: Final = "Bars, strokes, bands and lines as under the figure of all judged tests."
 
@@ -202,7 +202,9 @@ def forest(rows: Sequence[Evidence], of: str = "") -> Figure:
     if raw:
         caption += " A number on another scale is written as measured and placed between its own null and base."
     data_table = Grid(label, columns, data)
-    return Figure(effect_scale.forest(rows, label, zero), label, caption, data_table, key="" if of else figure_key(kind))
+    return Figure(
+        effect_scale.forest(rows, label, zero), label, caption, data_table, key="" if of else figure_key(kind)
+    )
 
 
 def _placed(e: Evidence, place: Position) -> tuple[Cell, ...]:

@@ -9,11 +9,12 @@ from typing import Final
 from audit.render.sections.blocks import Block, Cell, Grid, Section, Text
 from audit.render.sections.effects_table import findings
 from audit.render.sections.findings import FAMILIES, family
+from audit.render.sections.glossary import glossary
 from audit.render.sections.pageone import conclusion, question
 from audit.render.sections.provenance import environment, items, method, plan, reproduction
 from audit.render.sections.published import published
 from audit.render.sections.quotes import quotes
-from audit.render.sections.reference import crosswalk, glossary, references, sign_off
+from audit.render.sections.reference import crosswalk, references, sign_off
 from audit.render.sections.roles import role_readings, roles_audited
 from audit.render.sections.validity import calibration, control_table, controls
 from audit.schema import Report
@@ -92,8 +93,8 @@ def _coverage(report: Report) -> tuple[Block, ...]:
     heads = ("Attack family", *(visible(level, CELL).capitalize() for level in levels))
     return (
         Text(
-            "An attacker may ask questions (black-box), read probabilities (logits), read states (weights) or train the "
-            "model further (fine-tune). An attack that is not listed as tested is not covered by this report."
+            "An attacker may ask questions (black-box), read probabilities (logits), read states (weights) or train "
+            "the model further (fine-tune). An attack that is not listed as tested is not covered by this report."
         ),
         Grid("Attack families by access level", heads, rows),
     )

@@ -79,8 +79,8 @@ def method(report: Report) -> tuple[Block, ...]:
     when = moment(report.registered) if report.registered else "not recorded by the version that made this report"
     return (
         Text(
-            "The tests, their settings and the rule were written down before anything was measured. The plan hash names "
-            "them."
+            "The tests, their settings and the rule were written down before anything was measured. The plan hash "
+            "names them."
         ),
         Facts((("Plan hash", visible(written.plan_hash)), ("Registered", f"{when}, before looking"),
                ("Code version", visible(written.code_version)),

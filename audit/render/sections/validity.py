@@ -68,9 +68,7 @@ def control_table(report: Report) -> tuple[Block, ...]:
         return (Text("No test was judged, so there is no control to show."),)
     columns = ("Test", "Positive control: base", "Negative control: floor", "Random control: null band, 95 % of draws",
                "What decides", "Detection limit", "What a silence is worth")  # fmt: skip
-    return (
-        Grid("Controls of every judged test", columns, tuple(rows)),
-    )
+    return (Grid("Controls of every judged test", columns, tuple(rows)),)
 
 
 # ---- detection limit --------------------------------------------------------------------------------------------
@@ -101,9 +99,7 @@ def _limit(report: Report) -> tuple[Block, ...]:
     data = Grid(
         label, (over.rephrased("People kept"), "Worlds in which it was found", "95 %", "Power, never falling"), rows
     )
-    caption = (
-        f"Doses: models that were taught only some of the {over.plural}, in held-out worlds."
-    )
+    caption = f"Doses: models that were taught only some of the {over.plural}, in held-out worlds."
     return (
         heading,
         Text(limit_sentence(ratio.limit, over)),

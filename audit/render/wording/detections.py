@@ -91,6 +91,12 @@ def finding_facts(m: Measurement, finding: Finding) -> tuple[tuple[str, str], ..
     )
 
 
+def holding(report: Report) -> tuple[str, ...]:
+    """The names of the findings that hold, each once."""
+    findings = (f for e in report.evidence for f in e.measurement.findings)
+    return tuple(dict.fromkeys(finding_name(f) for f in findings if f.holds is True))
+
+
 def beside_verdict(report: Report) -> tuple[tuple[str, str], ...]:
     """Every finding that holds, of whatever kind its measurement is, as a line under the verdict; none where none
     does."""
