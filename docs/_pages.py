@@ -184,8 +184,22 @@ def families_page() -> str:
     ])  # fmt: skip
 
 
+def studies_page() -> str:
+    """The studies' notes by their titles."""
+    rows: list[str] = []
+    for source in repository_pages():
+        if source.startswith("studies/"):
+            title = (ROOT / source).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+            rows.append(f"| [{source.split('/')[1]}](../{source}) | {_cell(title)} |")
+    return "\n".join([
+        "# Studies\n", "A study asks one question with a command of its own, and keeps its numbers beside it.\n",
+        "| study | question |\n|---|---|", *rows, "",
+    ])  # fmt: skip
+
+
 GENERATED: Final[dict[str, Callable[[], str]]] = {
     "probes.md": probes_page, "edits.md": edits_page, "commands.md": commands_page, "families.md": families_page,
+    "studies.md": studies_page,
 }  # fmt: skip
 
 
