@@ -6,12 +6,14 @@ in as they are; links between them, and from the pages of this folder to them, l
 """
 
 import argparse
+import html
 import posixpath
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from audit.cli import flags
 from audit.cli.parser import build_parser
 from audit.edits import ListedEdit, listed_edits
 from audit.judging import decision_rule
@@ -68,8 +70,13 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
+def _code(text: str) -> str:
+    """Code in a cell of a table, in which a stroke would end the cell."""
+    return f"<code>{html.escape(' '.join(text.split()), quote=False).replace('|', '&#124;')}</code>"
+
+
 def _paragraphs(docstring: str) -> str:
-    """A docstring as Markdown, without its first line: ``code`` in single marks, each section a paragraph of its own."""
+    """A docstring as Markdown, without its first line; each section is a paragraph of its own."""
     body = docstring.strip().partition("\n")[2]
     lines = [f"\n{line}" if re.match(r"(Null|Positive control|Blind to|Cite): ", line) else line
              for line in body.splitlines()]  # fmt: skip
@@ -80,14 +87,15 @@ def _paragraphs(docstring: str) -> str:
 def _settings(settings: tuple[Setting, ...], where: str) -> str:
     if not settings:
         return ""
-    rows = "\n".join(f"| `{s.name}` | `{_cell(s.annotation)}` | `{_cell(s.default or 'none')}` |" for s in settings)
+    rows = "\n".join(f"| {_code(s.name)} | {_code(s.annotation)} | {_code(s.default or 'none')} |" for s in settings)
     return f"{where}\n\n| setting | type | default |\n|---|---|---|\n{rows}\n\n"
 
 
 def _needs(probe: Description) -> str:
     stated = dict(probe.requires)
     stated.setdefault("modalities", repr(Requires().modalities))
-    return "; ".join(f"`{name}` `{_cell(value)}`" for name, value in stated.items())
+    words = {name: re.sub(r"[()'\"]|Op\.", "", value).strip(", ").lower() for name, value in stated.items()}
+    return "; ".join(f"{name} *{value or 'none'}*" for name, value in words.items())
 
 
 def probes_page() -> str:
@@ -130,27 +138,40 @@ def edits_page() -> str:
 def commands_page() -> str:
     """Every command with its arguments, from the parser."""
     parser = build_parser()
-    (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
-    about = {action.dest: action.help or "" for action in verbs._choices_actions}
+    shared = argparse.ArgumentParser(add_help=False)
+    flags.add_output(shared)
     parts = ["# Command line\n", f"{parser.description}\n", "Answers are on stdout, progress and warnings on stderr.\n"]
-    parts += [_arguments(parser, "residua"), _exit_codes()]
-    for name, each in verbs.choices.items():
-        usage = " ".join(each.format_usage().removeprefix("usage: ").split())
-        parts.append(f"## {name}\n\n{_cell(about.get(name, ''))}\n\n```text\n{usage}\n```\n")
-        parts.append(_arguments(each, f"residua {name}"))
+    parts += [_arguments(parser), "## Flags of every command\n", _arguments(shared), _exit_codes()]
+    every = {name for action in shared._actions for name in action.option_strings}
+    for name, about, each in _verbs(parser):
+        parts.append(f"{'#' * (2 + name.count(' '))} {name}\n\n{_cell(about)}\n")
+        parts.append(_arguments(each, every))
     return "\n".join(parts)
 
 
-def _arguments(parser: argparse.ArgumentParser, prog: str) -> str:
+def _verbs(parser: argparse.ArgumentParser, before: str = "") -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
+    """Every verb with its help and parser, and after it the verbs below it."""
+    for verbs in parser._actions:
+        if isinstance(verbs, argparse._SubParsersAction):
+            about = {action.dest: action.help or "" for action in verbs._choices_actions}
+            for name, each in verbs.choices.items():
+                yield f"{before}{name}", about.get(name, ""), each
+                yield from _verbs(each, f"{before}{name} ")
+
+
+def _arguments(parser: argparse.ArgumentParser, but: Collection[str] = ()) -> str:
+    """The arguments of a parser as a table, without the help and those that are shown elsewhere."""
     rows: list[str] = []
     for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction) or action.help == argparse.SUPPRESS:
+        listed = isinstance(action, argparse._SubParsersAction) or action.help == argparse.SUPPRESS
+        if listed or isinstance(action, argparse._HelpAction) or set(action.option_strings) & set(but):
             continue
-        value = action.metavar or ("" if action.nargs == 0 else "|".join(map(str, action.choices or ())) or action.dest)
-        taken = "" if action.nargs == 0 else f" {value}"
-        names = f"{', '.join(action.option_strings)}{taken}" if action.option_strings else str(value)
-        rows.append(f"| `{_cell(names)}` | {_cell((action.help or '').replace('%(prog)s', prog).replace('%%', '%'))} |")
-    return "| argument | what it does |\n|---|---|\n" + "\n".join(rows) + "\n"
+        values = action.metavar or "|".join(map(str, action.choices or ())) or action.dest.upper()
+        shown = values if isinstance(values, str) else " ".join(values)
+        taken = "" if action.nargs == 0 else f" {shown}"
+        names = f"{', '.join(action.option_strings)}{taken}" if action.option_strings else shown
+        rows.append(f"| {_code(names)} | {_cell((action.help or '').replace('%%', '%'))} |")
+    return "| argument | what it does |\n|---|---|\n" + "\n".join(rows) + "\n" if rows else ""
 
 
 def _exit_codes() -> str:
