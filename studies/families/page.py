@@ -1,6 +1,6 @@
-"""The page's table and what README says of families, from the records of the sweep and of the audits alone.
+"""The page's table and the summary that the documentation shows, from the records of the sweep and of the audits alone.
 
-python -m studies.families.page            # writes both
+python -m studies.families.page            # writes the table into the page
 """
 
 from collections.abc import Collection, Sequence
@@ -14,9 +14,8 @@ from studies.families.sweep import BACKENDS, Family, Seen
 from studies.pages import with_section
 
 HERE: Final = Path(__file__).parent
-PAGE, README = HERE / "README.md", HERE.parents[1] / "README.md"
+PAGE = HERE / "README.md"
 START, END = "<!-- families: made by studies.families.page -->", "<!-- end of families -->"
-README_START, README_END = "<!-- families: from studies/families -->", "<!-- end of families -->"
 UNDECIDED: Final = ("INCONCLUSIVE", "INVALID")
 _ENCODER: Final = "is no decoder"
 _STREAM: Final = {"embed", "resid_in", "resid_out", "final_in", "logits"}
@@ -109,34 +108,27 @@ def _skips(audits: Sequence[Audit]) -> list[str]:
     return [f"- `{probe}`: {reason} ({', '.join(names)})" for (probe, reason), names in sorted(by_reason.items())]
 
 
-def readme(families: Sequence[Family], audits: Sequence[Audit]) -> str:
-    """What README says of families."""
+def summary(families: Sequence[Family], audits: Sequence[Audit]) -> str:
+    """What the documentation says of families, in a paragraph."""
     n, causal = len(opened(families)), len(opened(families)) + len(refused(families))
     names = ", ".join(f"`{family.name}`" for family in refused(families))
     rest, decided = len(families) - causal, sum(audit.verdict not in UNDECIDED for audit in audits)
     tests = [len(audit.measured) for audit in audits]
-    return "\n".join(
-        [
-            README_START,
-            f"Of the {causal} families of causal language models that transformers 5.23 builds from a config, {n} open "
-            f"and pass the checks of their hooks ([table](studies/families/README.md)): dense, mixtures of experts, "
-            f"state-space and hybrid ones. {len(audits)} of them were taught a few people and audited from the case to "
-            f"the report, by {min(tests)} to {max(tests)} tests each; {decided} verdicts were decided. The "
-            f"cross-checking backends open fewer: nnsight {len(opened(families, 'nnsight'))}, transformer_lens "
-            f"{len(opened(families, 'transformer_lens'))}. Refused by name, with the reason: {names}; encoders that "
-            f"are listed as decoders too (the other {rest} model types are these, or are not built from a config). "
-            f"What a "
-            f"family has no part for (attention patterns of a state-space block) is a skip with that reason.",
-            README_END,
-        ]
+    return (
+        f"transformers 5.23 builds {causal} families of causal language models from a config. {n} of them open and pass "
+        f"the checks of their hooks: dense models, mixtures of experts, state-space models and hybrids. {len(audits)} "
+        f"were taught a few people and audited from the case to the report, by {min(tests)} to {max(tests)} tests each. "
+        f"{decided} verdicts were decided. The cross-checking backends open fewer: nnsight "
+        f"{len(opened(families, 'nnsight'))}, transformer_lens {len(opened(families, 'transformer_lens'))}. Refused by "
+        f"name, with the reason: {names}. The other {rest} model types are encoders, or are not built from a config. "
+        "What a family has no part for (attention patterns of a state-space block) is a skip with that reason."
     )
 
 
 def main() -> None:
-    """Write the page's table, and what README says."""
-    families, audits = read_families(), read_audits()
-    for page, section in ((PAGE, table(families, audits)), (README, readme(families, audits))):
-        page.write_text(with_section(page.read_text(encoding="utf-8"), section), encoding="utf-8")
+    """Write the page's table."""
+    section = table(read_families(), read_audits())
+    PAGE.write_text(with_section(PAGE.read_text(encoding="utf-8"), section), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -42,10 +42,10 @@ def test_families_were_audited_whole_and_none_broke() -> None:
     assert not [audit.name for audit in done if audit.code == 3 or audit.failed or not audit.measured]
 
 
-def test_readme_says_what_the_records_say() -> None:
+def test_the_summary_counts_what_the_records_hold() -> None:
     families, done = page.read_families(), page.read_audits()
-    told = page.README.read_text(encoding="utf-8")
-    assert page.readme(families, done) in told
+    told = page.summary(families, done)
+    assert f"{len(page.opened(families))} of them open" in told and f"{len(done)} were taught" in told
     assert all(f"`{family.name}`" in told for family in page.refused(families))
 
 
