@@ -72,7 +72,7 @@ def test_each_position_that_is_needed_goes_forward_once() -> None:
     for reads in ((ANSWER,), (KEY,), STATES):
         plan = token_plan(rows, reads, lambda: True)
         inside = torch.cat([stem.tails for stem in plan.stems])
-        carriers = torch.cat([plan.of_whole_rows, inside])
+        carriers = torch.cat([plan.unshared, inside])
         assert sorted(carriers.tolist()) == sorted(set(plan.carrier.tolist()))
         for row, carrier in enumerate(plan.carrier.tolist()):
             end = int(plan.ends[row])
@@ -98,4 +98,4 @@ def test_few_rows_are_not_cut_into_many_passes() -> None:
 
 def test_a_model_that_does_not_go_on_runs_whole_rows() -> None:
     plan = token_plan(alike(), (ANSWER,), lambda: False)
-    assert not plan.stems and torch.equal(plan.of_whole_rows, plan.carrier.unique())
+    assert not plan.stems and torch.equal(plan.unshared, plan.carrier.unique())
