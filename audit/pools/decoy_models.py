@@ -225,11 +225,11 @@ def edited(pupil: Pupil, parent: Path, mechanism: tuple[str, int], data: EditDat
 
 
 def _keeps(pupil: Pupil, before: Checkpoint, after: Checkpoint, retain: Rows | None) -> bool:
-    """Does an edited model still give what it keeps a good part of the probability that it had?"""
-    if retain is None:
-        return True
-    first, now = (_mean(pupil.recalled(who, retain)) for who in (before, after))
-    return now >= KEPT_SHARE * first
+    """Does an edited model still give what it keeps, and general texts, a good part of the probability that it had?"""
+    general = pupil.case.cohorts.get("general", ())
+    groups = [rows for rows in (retain, pupil.rows(general) if general else None) if rows is not None]
+    shares = [_mean(pupil.recalled(after, rows)) / _mean(pupil.recalled(before, rows)) for rows in groups]
+    return all(share >= KEPT_SHARE for share in shares)
 
 
 def scaled_edit(name: str, world: int, rate: float) -> Edit:

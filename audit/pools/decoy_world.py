@@ -18,7 +18,7 @@ from audit.bench import Bench
 from audit.calibration import Content, Score, ScoredModel
 from audit.case import CaseFile, moved, open_case
 from audit.checkpoints import resolve
-from audit.edits import EditData, edit_data
+from audit.edits import Choice, EditData, edit_data
 from audit.engine import Prepared, Run, domain_of, prepare
 from audit.planning import Dropped, Pricer, RunSettings, configured, unwatched
 from audit.pools import decoy_models
@@ -194,7 +194,8 @@ class DecoyWorld:
         data = self.data if target is self.items else write_data(target, self.pool, self.folder / "data-others")
         roles = Roles(base=Source(path=str(parent)), suspect=Source(path=str(parent)))
         case = self._case("edit", roles).model_copy(update={"data": data})
-        return edit_data(open_case(case, self.pool.work, self.folder / "edit"), needs)
+        opened = open_case(case, self.pool.work, self.folder / "edit")
+        return edit_data(opened, needs, Choice(keep_general="general" in opened.cohorts))
 
     # ---- audits -------------------------------------------------------------------------------------------------
     def _case(self, name: str, roles: Roles) -> Case:

@@ -74,6 +74,8 @@ def calibrate_own(prepared: Prepared, request: OwnRequest, watch: Watch, command
         left_out = tuple(dict.fromkeys(note for n in range(len(worlds)) for note in _notes(worlds[n])))
         fitted = _fitted(prepared, pool, worlds, command, left_out)
         shutil.rmtree(work, ignore_errors=True)
+        if not any(work.parent.iterdir()):
+            work.parent.rmdir()
         return fitted
 
 
