@@ -1,4 +1,4 @@
-"""The documentation: built strictly and without a network, its fields are those of the schema, its reasons the judge's."""
+"""The documentation: built strictly and without a network; its fields are the schema's, its reasons the judge's."""
 
 import ast
 import importlib.util
@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 OF_ROWS_ALONE = {"text", "messages", "choices", "input"}
 """Columns of a data file that are read into question and answer."""
 OF_ITEMS_ALONE = {"alternates_from"}
+MOST_WORDS = 25
 SECTIONS = {
     "Data files": {*Item.model_fields, *OF_ROWS_ALONE} - OF_ITEMS_ALONE,
     "Top of the file": set(Case.model_fields), "[roles]": set(Roles.model_fields),
@@ -71,6 +72,20 @@ def test_every_reason_of_the_judge_has_a_cure() -> None:
     given |= set(re.findall(r'"(no sharp [\w ]+)"', silence))
     rows = re.findall(r"^\| `([^|]*?)`", page("inconclusive.md"), re.MULTILINE)
     assert not {reason for reason in given if not any(reason.strip() in row for row in rows)}
+
+
+def sentences(name: str) -> list[str]:
+    """The sentences of a page outside code, each cell, item and paragraph by itself, links as their words."""
+    text = re.sub(r"^```.*?^```|<!--.*?-->", "", (ROOT / name).read_text("utf-8"), flags=re.MULTILINE | re.DOTALL)
+    text = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", text)
+    parts = re.split(r"\n\s*\n|\n(?=[-|#]|\d+\. )", text)
+    cells = [cell for part in parts for cell in (part.split("|") if part.lstrip().startswith("|") else [part])]
+    return [each for cell in cells for each in re.split(r"(?<=[.!?])[*)]*\s+", " ".join(cell.split()))]
+
+
+@pytest.mark.parametrize("name", ["README.md", *PAGES])
+def test_sentences_of_the_pages_are_short(name: str) -> None:
+    assert sentences(name) and not [x for x in sentences(name) if len(re.findall(r"\S*\w\S*", x)) > MOST_WORDS]
 
 
 def test_lists_hold_every_probe_edit_and_verb() -> None:

@@ -35,10 +35,9 @@ def commands(page: str = "README.md") -> list[str]:
 
 def only_looks(words: list[str], folder: Path) -> bool:
     """Does a command only look, at runs that lie in this folder or at what the installation has?"""
-    runs = [word for word in words if word.startswith("runs")]
-    return words[0] in LOOKS and (
-        "--list" in words or (words[0] != "edit" and all((folder / x).exists() for x in runs))
-    )
+    if words[0] == "edit":
+        return "--list" in words
+    return words[0] in LOOKS and all((folder / word).exists() for word in words if word.startswith("runs"))
 
 
 def as_run_here(command: str) -> list[str]:
