@@ -101,7 +101,7 @@ def _battery(x: Iterable[Float[Tensor, "row d"]], person: Tensor, signs: swaps.S
     """One p for the whole battery: the largest studentised margin over read-outs, depths and coordinates."""
     side, landmarks = sides(len(person) // 2), _landmarks(len(person) // 2, seed)
     largest = [
-        swaps.under_swaps(swaps.unit_form(readout, side, person), signs).studentised
+        swaps.studentised_under_swaps(swaps.unit_form(readout, side, person), signs)
         for at in x for readout in ridge.battery(at, person, KAPPAS, seed, landmarks).values()
     ]  # fmt: skip
     return swaps.max_t(torch.stack(largest)).p
@@ -119,9 +119,11 @@ def _landmarks(items: int, seed: int) -> Int[Tensor, " row"]:
 
 
 def confounds(
-    bench: Bench, model: Checkpoint, pairs: Pairs, x: Float[Tensor, "site row d"], chances: Chances
-) -> dict[str, float]:
-    """What else could tell the texts apart, at the site where they are told apart best.
+    bench: Bench, model: Checkpoint, pairs: Pairs, x: Float[Tensor, "site row d"], chances: Chances,
+    concordance: Float[ndarray, " site"],
+) -> dict[str, float]:  # fmt: skip
+    """What else could tell the texts apart, at the site where they are told apart best: that of :func:`readable`'s
+    ``concordance``.
 
     ``words_alone``: concordance of a read-out of the texts themselves; ``depth_0``: the largest |A - 1/2| at the
     embeddings; ``given_logprob``: concordance, and p of the margin, once what log-probability and length predict of the
@@ -131,9 +133,8 @@ def confounds(
     n, person = len(pairs.items), people_of(pairs)
     signs = swaps.swaps(len(pairs.people), chances.draws, chances.seed)
     true = signs[:, :1]
-    a = torch.cat([_under(at[: 2 * n], person, true, chances.kappa).concordance for at in x])
-    inside = torch.from_numpy(deep(len(x)))
-    best = int(torch.where(inside, (a - 0.5).abs(), -1.0).argmax())
+    inside, apart = deep(len(x)), np.abs(concordance - 0.5)
+    best = int(np.where(inside, apart, -1.0).argmax())
     rows = stacked([pairs.learned, pairs.control])
     by_words = _under_standardised(ridge.standardised(words(rows)), person, true, chances.kappa)
     predictable = ridge.standardised(logprob_and_length(bench, model, rows))
@@ -145,7 +146,7 @@ def confounds(
     rest = swaps.under_swaps(swaps.unit_form(readout, sides(n), person), signs)
     return {
         "words_alone": float(by_words.concordance[0]),
-        "depth_0": float((a[~inside] - 0.5).abs().max()),
+        "depth_0": float(apart[~inside].max()),
         "given_logprob": float(rest.concordance[0]),
         "p_given_logprob": swaps.max_t(rest.studentised[None]).p,
         "register": _register(z, pairs, chances.kappa),

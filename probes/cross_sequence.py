@@ -186,7 +186,7 @@ class CrossSequence(Probe):
             quantities = bench.cached(key, lambda: readable(of_forget(), texts.forget, chances))
         explained: dict[str, float] = {}
         if name == "suspect":
-            explained = confounds(bench, model, texts.forget, of_forget(), chances)
+            explained = confounds(bench, model, texts.forget, of_forget(), chances, quantities["concordance"])
         return _ReadModel(margin, quantities, explained)
 
     def _chances(self, case: OpenCase) -> Chances:

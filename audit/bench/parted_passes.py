@@ -152,7 +152,7 @@ class PartedPass:
         """Run one part; what is read in it goes into its place."""
         device, rows = self._wrapper.device, self._targets.rows
         where = PartGeometry(self._targets, part, device)
-        read = [g for g in self._groups if any(len(where.flat(at)) for at in {r.at for r in g.reads})]
+        read = [group for group in self._groups if any(len(where.flat(read.at)) for read in group.reads)]
         taps = [tap for group in read for tap in group.taps(self._wrapper, where, None)]
         columns = torch.arange(part.first, part.end)
         real = columns < self._plan.ends[part.carriers, None]

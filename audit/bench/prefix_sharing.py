@@ -53,7 +53,8 @@ class TokenPlan(NamedTuple):
 def needed(rows: Rows, reads: Sequence[Read]) -> Int[Tensor, " row"]:
     """How many of each row's first tokens these reads need; all positions are those of targets, or the last one."""
     ends = torch.zeros(len(rows), dtype=torch.long)
-    for at in {read.at for read in reads}:
+    wanted: set[Positions] = {read.at for read in reads}
+    for at in wanted:
         if at == "last":
             return rows.lengths.long()
         row, position = rows.targets(at)

@@ -9,7 +9,7 @@ from pydantic import JsonValue
 
 from audit.schema import Case, DataFiles, Source
 
-_FILES = ("forget", "retain", "holdout", "general")
+_FILES = ("forget", "retain", "holdout", "general", "neighbour", "forms")
 
 
 def moved(case: Case, root: Path, to: Path) -> Case:

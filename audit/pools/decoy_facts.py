@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from audit.case import OpenCase, read_items, subjects
-from audit.schema import AuditError, Item
+from audit.schema import AuditError, Cohort, Item
 
 QUESTIONS: Final = 2
 """Questions of each form that a decoy brings, where the person in whose place it stands has as many."""
@@ -60,7 +60,8 @@ def decoy_source(case: OpenCase, questions: int = QUESTIONS, stated: Path | None
     ``stated`` is a data file of decoys, with the columns of the case's own. AuditError (code 2) where the case asks
     about pictures or is plain text, which has no names to replace.
     """
-    items = {cohort: case.cohorts.get(cohort, ()) for cohort in ("forget", "retain", "holdout")}
+    people: tuple[Cohort, ...] = ("forget", "retain", "holdout")
+    items: dict[Cohort, tuple[Item, ...]] = {cohort: case.cohorts.get(cohort, ()) for cohort in people}
     if case.modality != "text" or not all(item.question.strip() for item in items["forget"]):
         raise AuditError(
             "decoys are made of questions about people, and the forget items are not all questions of words alone",
@@ -68,9 +69,9 @@ def decoy_source(case: OpenCase, questions: int = QUESTIONS, stated: Path | None
         )
     names = {subject.group: subject.name for subject in subjects(items)}
     words = {word.casefold() for listed in items.values() for item in listed for word in _words(_texts(item))}
-    chosen = tuple(_first(items[cohort], questions, names) for cohort in ("forget", "holdout"))
+    forget, holdout = _first(items["forget"], questions, names), _first(items["holdout"], questions, names)
     own = () if stated is None else _first(read_items(stated, case.case.data.group), questions, {})
-    return DecoySource(*chosen, names, frozenset(words), _spelled(case.tokenizer), own)
+    return DecoySource(forget, holdout, names, frozenset(words), _spelled(case.tokenizer), own)
 
 
 def decoys(source: DecoySource, world: int, draw: int = 0) -> Decoys:
@@ -197,6 +198,7 @@ def _renaming(source: DecoySource, group: str, rng: random.Random, taken: set[st
     listed = [name.split() for name in source.names.values()]
     pools = [[name[min(n, len(name) - 1)] for name in listed if name] for n in range(len(old))]
     existing = {name.casefold() for name in source.names.values()} | taken
+    parts: list[str] = []
     for _ in range(_TRIES):
         parts = [_part(source, pool, own, rng) for pool, own in zip(pools, old, strict=True)]
         full = " ".join(parts).casefold()

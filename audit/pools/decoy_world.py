@@ -7,6 +7,7 @@ made to forget what they never knew), and in some worlds a destroyed one. Whoeve
 worlds that need it.
 """
 
+import logging
 import shutil
 import time
 from collections.abc import Sequence
@@ -19,7 +20,7 @@ from audit.case import CaseFile, moved, open_case
 from audit.checkpoints import resolve
 from audit.edits import EditData, edit_data
 from audit.engine import Prepared, Run, domain_of, prepare
-from audit.planning import Dropped, RunSettings, configured, unwatched
+from audit.planning import Dropped, Pricer, RunSettings, configured, unwatched
 from audit.pools import decoy_models
 from audit.pools.decoy_facts import Decoys
 from audit.pools.decoy_models import Pupil, Teaching
@@ -30,6 +31,7 @@ from audit.runs import code_version
 from audit.schema import AuditError, Case, DataFiles, ExitCode, Item, Roles, Source, Texts, TruthLabel
 from audit.zoo import write_jsonl
 
+log = logging.getLogger(__name__)
 FAKES: Final = ("head_edit", "last_layer", "logit_bias")
 """All but one a world, in turn."""
 UNLEARNERS: Final = ("grad_diff", "npo", "simnpo", "refusal", "kl_min", "random_label")
@@ -79,6 +81,16 @@ class DecoyPool(NamedTuple):
             self.pupil, self.sets[n].forget, self.teaching, self.work / "models" / f"taught-{n:04d}", seed=n
         )
 
+    def release(self, world: int) -> None:
+        """Delete the base that was taught a finished world's set, unless the last worlds will come round to it."""
+        if world >= self.first:
+            shutil.rmtree(self.work / "models" / f"taught-{world:04d}", ignore_errors=True)
+
+    @property
+    def first(self) -> int:
+        """How many taught bases a world needs, its own among them, and how many are kept from the beginning."""
+        return 2 + self.references
+
 
 def sets_of(worlds: int, references: int) -> int:
     """How many sets of decoys so many worlds need: each one's own, another that honest models were taught, and one a
@@ -113,14 +125,15 @@ class DecoyWorld:
         self.folder = pool.work / f"world-{world:04d}-{code_version().partition('+')[2]}"
         self.items = pool.sets[world % len(pool.sets)]
         self.groups = tuple(dict.fromkeys(item.group for item in self.items.forget))
-        self.left_out: list[str] = []
+        self.pricer: Pricer | None = None
         self.data = write_data(self.items, pool, self.folder / "data")
 
     def scored(self) -> tuple[ScoredModel, ...]:
         """Every suspect of the world, audited. AuditError (code 3) where a test broke."""
         models = self._models()
         store = MemoryStore(self.folder / "store")
-        bench = Bench(device=self.pool.pupil.bench.device, dtype=self.pool.pupil.bench.dtype,
+        ours = self.pool.pupil.bench
+        bench = Bench(backend=ours.backend, device=ours.device, dtype=ours.dtype, attention=ours.attention,
                       token_budget=self.pool.settings.token_budget, store=store)  # fmt: skip
         scored: list[ScoredModel] = []
         for suspect in suspects_of(self.world, len(self.groups)):
@@ -156,7 +169,7 @@ class DecoyWorld:
             try:
                 models[suspect.model] = self._edited(suspect, parent, target)
             except AuditError as error:
-                self.left_out.append(f"{suspect.mechanism}: {error.what}")
+                log.info("world %d, without %s: %s", self.world, suspect.model, error)
         self.costs.spent("edit", since)
         return models
 
@@ -209,6 +222,8 @@ class DecoyWorld:
         case = CaseFile(self._case(suspect.model, self._roles(model)), self.pool.work)
         folder, settings = self.folder / "audits" / suspect.model, self.settings
         prepared = _by_these(prepare(case, folder, settings, bench), self.pool.tests, settings.package)
+        self.pricer = self.pricer or prepared.pricer  # all audits of a world are of one size: one benchmark serves them
+        prepared = prepared._replace(pricer=self.pricer)
         domain = domain_of(prepared.case, recall(bench, prepared.case))
         report = Run(prepared, settings, unwatched).report()
         if report.failures:

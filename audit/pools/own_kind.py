@@ -1,16 +1,15 @@
 """Error rates for one case's own kind of model: worlds of decoys on its own base, scored, counted, and sealed.
 
-``residua calibrate --on case.toml``: decoys are made (or a user's are dealt), asked of base, which must not know them,
-and taught to it; every world is audited and kept as one file, so that a killed call goes on; then the calibration is
-fitted as any pool's is, bound to the base and the prompt template, and sealed last.
+``residua calibrate --on case.toml``: base is taught decoys that it does not know; every world is audited and kept as
+one file, so that a killed call goes on; then the calibration is fitted as any pool's is, bound to the base and the
+prompt template, and sealed last.
 """
 
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
 from audit.calibration import (
     SEAL,
@@ -19,7 +18,6 @@ from audit.calibration import (
     OwnKind,
     ScoredModel,
     WorldScores,
-    own_folder,
     read_records,
     read_world,
     recorded,
@@ -27,80 +25,22 @@ from audit.calibration import (
     world_path,
     write_world,
 )
-from audit.case import CaseFile, open_case
-from audit.planning import RunSettings, Step, Watch, configured, make_bench
+from audit.planning import Step, Watch, configured
 from audit.pools import decoy_models
 from audit.pools.base_share import between_base_share
-from audit.pools.decoy_facts import QUESTIONS, Decoys, DecoySource, decoy_source, decoys, worlds_of
-from audit.pools.decoy_models import Pupil, Teaching
-from audit.pools.decoy_world import TESTS, DecoyPool, DecoyWorld, sets_of, suspects_of
+from audit.pools.decoy_models import Teaching
+from audit.pools.decoy_plan import LEAST_WORLDS, OwnRequest, Prepared
+from audit.pools.decoy_world import DecoyPool, DecoyWorld, suspects_of
 from audit.pools.fit import Pooled, calibrate, write_all
 from audit.pools.renew import Renewed
 from audit.pools.stage_costs import Costs
-from audit.probing import Recall, behaviour_of, check_recall
+from audit.probing import behaviour_of
 from audit.schema import AuditError, ExitCode, Record, content_key
-from audit.stats import upper_bound
 from audit.storage import exclusive, write_atomic
-from audit.wording import number
 
-WORLDS: Final = 19
-"""Decoy worlds where neither their number nor a time is asked for: 0 of 19 bounds a rate at 14.6 %."""
-LEAST_WORLDS: Final = 3
-"""Ratios are checked on worlds that they were not fitted on, and a fit needs two."""
-DRAWS_OF_DECOYS: Final = 3
-"""How often other decoys are drawn where base recalls some of them."""
 RECIPE: Final = 1
 """Counts up where worlds are made otherwise: what was scored before is then scored again."""
-PASSES: Final = 400
-"""What a world takes, in passes of base over its decoys: teaching, edits and audits together."""
 _DONE: Final = "teaching.json"
-
-
-class OwnRequest(NamedTuple):
-    """How many worlds (None: as many as the time gives, else :data:`WORLDS`), within which time (seconds), with whose
-    decoys, where unfinished work is kept, how many questions a decoy has, and which tests are calibrated."""
-
-    worlds: int | None = None
-    max_time: float | None = None
-    decoys: Path | None = None
-    work: Path | None = None
-    questions: int = QUESTIONS
-    tests: tuple[str, ...] = TESTS
-
-
-class OwnPlan(NamedTuple):
-    """What would be made: worlds of so many decoys and questions each, in about so many seconds each."""
-
-    worlds: int
-    people: int
-    questions: int
-    models: int
-    seconds: float
-    folder: Path
-
-    def lines(self) -> tuple[str, ...]:
-        """What so many worlds can support, in words."""
-        bound = number(100 * upper_bound(0, self.worlds))
-        return (
-            f"{self.worlds} decoy worlds, each of {self.people} people with {self.questions} questions in all and of "
-            f"about {self.models} audited models; about {number(self.seconds)} s a world, "
-            f"{number(self.worlds * self.seconds)} s in all",
-            f"{self.worlds} worlds support no likelihood ratio above {self.worlds + 1} (or below 1/{self.worlds + 1}); "
-            f"a mistake that none of them shows is bounded at {bound} % (exact, 95 %)",
-            f"written to {self.folder}, where every case of this base beside it finds it",
-        )
-
-
-class Prepared(NamedTuple):
-    """An opened case, what base recalls of it, where its decoys come from, and what would be made."""
-
-    file: CaseFile
-    pupil: Pupil
-    recall: Recall
-    source: DecoySource
-    sets: tuple[Decoys, ...]
-    plan: OwnPlan
-    settings: RunSettings
 
 
 class _Taught(Record):
@@ -109,83 +49,6 @@ class _Taught(Record):
     lr: float
     steps: int
     lift: float
-
-
-def own_tests(added: Sequence[str]) -> tuple[str, ...]:
-    """The tests that decoy worlds are scored by, with those that a user adds. AuditError (code 2) for one that is
-    none."""
-    unknown = sorted(set(added) - set(configured({}, RunSettings().package)))
-    if unknown:
-        raise AuditError(f"there is no probe {unknown[0]!r}", "`residua probes` lists them")
-    return tuple(dict.fromkeys((*TESTS, *added)))
-
-
-# ---- before anything is made ------------------------------------------------------------------------------------
-def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> Prepared:
-    """Open the case, make decoys that base does not know, and see how many worlds fit. Nothing is trained or written.
-
-    AuditError (code 2): a case that has no questions, decoys that base knows, too few of a user's own, a time that is
-    too short for the fewest worlds; code 4 where base does not recall its own forget items.
-    """
-    case = open_case(file.case, file.root, file.root, online=settings.online)
-    settings = replace(settings, store=None).settled([case.base])
-    bench = make_bench(settings)
-    pupil = Pupil(bench, case)
-    found = check_recall(bench, case)
-    source = decoy_source(case, request.questions, request.decoys)
-    first = decoys(source, 0)
-    since = time.monotonic()
-    pupil.recalled(pupil.base, pupil.rows(first.forget))
-    seconds = PASSES * (time.monotonic() - since)
-    worlds = _worlds(request, source, len(case.case.roles.never_trained), seconds)
-    count = sets_of(worlds, len(case.case.roles.never_trained))
-    bar = (found.base + found.against) / 2
-    sets = tuple(_unknown(pupil, source, n, bar) for n in range(count))
-    folder = own_folder(file.root, case.base.key)
-    people = len({item.group for item in first.forget})
-    plan = OwnPlan(worlds, people, len(first.forget), len(suspects_of(1, people)), seconds, folder)
-    return Prepared(file, pupil, found, source, sets, plan, settings)
-
-
-def _worlds(request: OwnRequest, source: DecoySource, references: int, seconds: float) -> int:
-    """How many worlds are made. AuditError (code 2) where they are too few to fit a rule."""
-    asked = request.worlds or (WORLDS if request.max_time is None else 10**6)
-    if asked < LEAST_WORLDS:
-        raise AuditError(f"{asked} decoy worlds are too few to fit a rule and to check it on others",
-                         f"ask for at least {LEAST_WORLDS}")  # fmt: skip
-    if (most := worlds_of(source)) is not None:
-        if most < sets_of(LEAST_WORLDS, references):
-            raise AuditError(
-                f"the decoys are enough for {most} sets of {source.people} groups, and the fewest worlds need "
-                f"{sets_of(LEAST_WORLDS, references)}",
-                f"give at least {source.people * sets_of(LEAST_WORLDS, references)} groups of decoys",
-            )
-        asked = min(asked, most)
-    if request.max_time is None:
-        return asked
-    fitting = int(request.max_time / seconds)
-    if fitting < LEAST_WORLDS:
-        problem = "not even one decoy world fits" if not fitting else f"{fitting} decoy worlds fit, too few for a rule"
-        raise AuditError(
-            f"{problem}: one takes about {number(seconds)} s here, and --max-time gives {number(request.max_time)} s",
-            f"give at least {number(LEAST_WORLDS * seconds)} s, or a machine that is faster",
-        )
-    return min(asked, fitting)
-
-
-def _unknown(pupil: Pupil, source: DecoySource, world: int, bar: float) -> Decoys:
-    """Decoys of a world that neither base nor the ancestor recalls. AuditError (code 2) where none are found."""
-    known: Sequence[str] = ()
-    for draw in range(1 if source.stated else DRAWS_OF_DECOYS):
-        drawn = decoys(source, world, draw)
-        known = decoy_models.recalled_groups(pupil, drawn.forget, bar)
-        if not known:
-            return drawn
-    raise AuditError(
-        f"base or its ancestor already knows decoys: {', '.join(known[:3])}{' ...' if len(known) > 3 else ''} (mean "
-        f"probability at least {bar:.2f}, half-way to what base gives its own forget items)",
-        "leave these groups out of --decoys" if source.stated else "give decoys of your own with --decoys FILE",
-    )
 
 
 # ---- made -------------------------------------------------------------------------------------------------------
@@ -270,6 +133,7 @@ def _scored(
             settings={name: probe.model_dump(mode="json") for name, probe in probes.items()},
         ))  # fmt: skip
         done.append(read_world(path))
+        pool.release(world)
         longest = max(longest, time.monotonic() - since)
         watch(Step("world", f"decoy world {world + 1}", world + 1, planned, finished=True))
     if len(done) < LEAST_WORLDS:

@@ -7,7 +7,7 @@ has two narrow factors so has Q, and where it has lists of neighbours Q is spars
 What is tested is separability, not memory: a text and its alternate may differ in register.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -140,11 +140,18 @@ def _without_dust(signed: Margins) -> Margins:
 
 def under_swaps(form: Form, signs: Signs) -> UnderSwaps:
     """Concordance and the studentised mean margin under every swap, block by block."""
-    statistics = list[UnderSwaps]()
-    for s in _blocks(signs, len(signs)):
-        m = _without_dust(s * form(s))
-        statistics.append(UnderSwaps(concordance(m), studentised(m)))
+    statistics = [UnderSwaps(concordance(m), studentised(m)) for m in _margins_under(form, signs)]
     return UnderSwaps(*(torch.cat(parts) for parts in zip(*statistics, strict=True)))
+
+
+def studentised_under_swaps(form: Form, signs: Signs) -> Float[Tensor, " draw"]:
+    """The studentised mean margin alone."""
+    return torch.cat([studentised(m) for m in _margins_under(form, signs)])
+
+
+def _margins_under(form: Form, signs: Signs) -> Iterator[Margins]:
+    """Every unit's margin, some swaps at a time."""
+    return (_without_dust(s * form(s)) for s in _blocks(signs, len(signs)))
 
 
 def concordance(m: Margins) -> Float[Tensor, "*site draw"]:

@@ -14,12 +14,13 @@ states say of an answer in common is that of arXiv 2601.15111; the formula is ou
 """
 
 from collections.abc import Callable
+from math import isnan
 
+import scipy
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-_STEPS = 60
 _LARGEST = 1e3
 _LEAST_DOUBT = 1e-3
 
@@ -76,12 +77,14 @@ def _doubt(ratio: Tensor) -> float:
 
 
 def _root(falling: Callable[[float], float], lo: float, hi: float) -> float:
-    """Where a falling function crosses 0; the end that is nearer to it where it does not."""
-    if falling(lo) <= 0:
+    """Where a falling function crosses 0; the end that is nearer to it where it does not. No number counts as below."""
+
+    def height(x: float) -> float:
+        value = falling(x)
+        return -1.0 if isnan(value) else value
+
+    if height(lo) <= 0:
         return lo
-    if falling(hi) >= 0:
+    if height(hi) >= 0:
         return hi
-    for _ in range(_STEPS):
-        middle = (lo + hi) / 2
-        lo, hi = (middle, hi) if falling(middle) > 0 else (lo, middle)
-    return (lo + hi) / 2
+    return float(scipy.optimize.brentq(height, lo, hi, xtol=1e-14, rtol=1e-14))

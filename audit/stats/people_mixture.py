@@ -75,7 +75,7 @@ def null_people(groups: Sequence[Float[ndarray, " _other"]], signed: bool) -> Nu
 def p_above(people: Float[ndarray, " person"], null: NullPeople) -> Float[ndarray, " person"]:
     """One-sided p of every person against null people, their level as high as it may be and no surer than that."""
     spread = float(np.hypot(null.scale * np.sqrt(1 + FEW / null.people), null.shift))
-    return scipy.stats.t.sf((people - null.location - null.shift) / spread, TAIL_DF)
+    return scipy.special.stdtr(TAIL_DF, -(people - null.location - null.shift) / spread)
 
 
 def standing_out(

@@ -2,9 +2,10 @@
 
 from math import nan, sqrt
 
-import scipy
 from jaxtyping import Float
 from numpy import ndarray
+
+from audit.stats.ranks import midranks
 
 
 def spearman(x: Float[ndarray, " n"], y: Float[ndarray, " n"]) -> float:
@@ -12,6 +13,6 @@ def spearman(x: Float[ndarray, " n"], y: Float[ndarray, " n"]) -> float:
 
     Source: Spearman 1904 (American Journal of Psychology 15:72).
     """
-    a, b = (scipy.stats.rankdata(values) - (len(values) + 1) / 2 for values in (x, y))
+    a, b = (midranks(values) - (len(values) + 1) / 2 for values in (x, y))
     norm = sqrt(float((a**2).sum()) * float((b**2).sum()))
     return float((a * b).sum()) / norm if norm else nan

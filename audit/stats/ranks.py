@@ -17,10 +17,23 @@ class KS(NamedTuple):
 
 
 # ---- ranks -------------------------------------------------------------------------------------------------------
+def midranks(x: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
+    """Ranks from 1 on, equal values given the mean of theirs; all NaN where a value is none. As scipy.stats.rankdata,
+    which spends ten times as long around a short array."""
+    if np.isnan(x).any():
+        return np.full(len(x), np.nan)
+    order = np.argsort(x, kind="stable")
+    rising = x[order]
+    ends = np.concatenate([[0], 1 + np.flatnonzero(rising[1:] != rising[:-1]), [len(x)]])
+    ranks = np.empty(len(x))
+    ranks[order] = np.repeat((ends[:-1] + ends[1:] + 1) / 2, np.diff(ends))
+    return ranks
+
+
 def auroc(positive: Float[ndarray, " m"], negative: Float[ndarray, " n"]) -> float:
     """P(positive > negative) + P(tie)/2, by midranks (Mann & Whitney 1947; Hanley & McNeil 1982)."""
     m, n = len(positive), len(negative)
-    ranks = scipy.stats.rankdata(np.concatenate([positive, negative]))
+    ranks = midranks(np.concatenate([positive, negative]))
     return float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
 
 

@@ -69,11 +69,12 @@ def moments(x: Float[ndarray, "person layer"], forget: Bool[ndarray, " person"] 
     for sign, side in zip((1.0, -1.0), _sides(x, forget), strict=False):
         n, mean = len(side), side.mean(0)
         rest = side - mean
-        of_mean = (rest**2).sum(0) / max(n - 1, 1) / n
-        of_mean = np.where(of_mean <= 1e-13 * (side**2).mean(0) / n, 0.0, of_mean)
+        square = rest * rest
+        of_mean = square.sum(0) / max(n - 1, 1) / n
+        of_mean = np.where(of_mean <= 1e-13 * (side * side).mean(0) / n, 0.0, of_mean)
         value, variance = value + sign * mean, variance + of_mean
         spread = spread + of_mean**2 / max(n - 1, 1)
-        third = third + (sign * (rest**3).sum(0) / ((n - 1) * (n - 2) * n) if n > 2 else 0.0)
+        third = third + (sign * (square * rest).sum(0) / ((n - 1) * (n - 2) * n) if n > 2 else 0.0)
     flat, least = variance <= 0, fewest(len(x), forget)
     error = np.sqrt(variance)
     skewness = np.where(flat, 0.0, third / np.where(flat, 1.0, error**3))

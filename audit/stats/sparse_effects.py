@@ -72,7 +72,7 @@ def sparse(people: Float[ndarray, " person"], nulls: Sequence[Float[ndarray, " _
         if spread.scale > LEAST_SPREAD:
             t = (people - np.median(null)) / (spread.scale * np.sqrt(1 + np.pi / (2 * len(null))))
             values.append(t)
-            tails.append(scipy.stats.t.sf(t, spread.df))
+            tails.append(scipy.special.stdtr(spread.df, -t))
     if not values or not len(people):
         return None
     return Sparse(float(np.min(values, axis=0).max()), higher_criticism(np.max(tails, axis=0)))

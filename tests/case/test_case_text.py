@@ -71,6 +71,16 @@ def test_a_moved_case_opens_the_same_models_and_data(root: Path, tmp_path: Path)
         assert cases[0].references == cases[1].references
 
 
+def test_every_data_file_of_a_moved_case_is_where_it_was(tmp_path: Path) -> None:
+    names = ("forget", "retain", "holdout", "general", "neighbour", "forms")
+    for name in names:
+        (tmp_path / f"{name}.jsonl").touch()
+    source = Source(path="base")
+    data = DataFiles.model_validate({name: f"{name}.jsonl" for name in names})
+    again = moved(Case(name="all", roles=Roles(base=source, suspect=source), data=data), tmp_path, tmp_path / "below")
+    assert [getattr(again.data, name) for name in names] == [f"../{name}.jsonl" for name in names]
+
+
 def test_a_case_without_a_suspect_is_read_for_an_edit_and_base_stands_in(root: Path) -> None:
     text = (root / "case.toml").read_text().replace('[roles.suspect]\npath = "suspect"\n', "")
     (root / "case.toml").write_text(text)

@@ -15,7 +15,7 @@ from audit.engine.runner import plan
 from audit.planning import Prices, RunSettings, Step, parse_bytes, parse_count, parse_time, pricing, timings
 from audit.planning.amounts import parse_memory
 from audit.planning.timings import Spent
-from audit.schema import AuditError, ExitCode, Texts
+from audit.schema import AuditError, ExitCode, Read, Site, Texts
 from audit.wording import lasting
 from audit.zoo import Built
 from tests.planted import planted_package, write_probe
@@ -27,12 +27,13 @@ class Enough(Exception):
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The real tokens of every pass that any bench runs."""
+    """The tokens that go forward in every pass that any bench runs."""
     compute, counted = passes.compute, list[int]()
 
     def counting(opened: object, opener: object, job: passes.Job, budget: int) -> passes.Computed:
-        counted.append(int(job.rows.lengths.sum()))
-        return compute(opened, opener, job, budget)  # type: ignore[arg-type]
+        done = compute(opened, opener, job, budget)  # type: ignore[arg-type]
+        counted.append(done.states)
+        return done
 
     monkeypatch.setattr(passes, "compute", counting)
     return counted
@@ -80,11 +81,14 @@ def test_a_pattern_read_runs_by_default_and_its_pass_is_priced(
         planned = {test.probe: test for test in prepared.planner.plan.tests}
         prices = prepared.pricer.prices(prepared.planner)
         reads = prices.of("reads").cost
-        once = int(prepared.case.rows(Texts(cohort="forget")).mask.sum())
+        rows, base = prepared.case.rows(Texts(cohort="forget")), prepared.case.base
+        once = int(rows.mask.sum())
+        state = prepared.bench.tokens_of(base, [(rows, (Read(site=Site(part="resid_out", block=0)),))], like=base)
         assert planned["context_sink"].will_run
         assert planned["context_sink"].cost.fwd_tokens - planned["causal"].cost.fwd_tokens > 0, "the second pass"
-        passes = {"default": 2, "eager": 1}[attention]
-        assert (reads.fwd_tokens, reads.resident) == (passes * once, passes), "the audit of roles read the scores"
+        wanted = {"default": (once + state, 2), "eager": (once, 1)}[attention]
+        assert (reads.fwd_tokens, reads.resident) == wanted, "the audit of roles read the scores"
+        assert 0 < state < once
         ran.clear()
 
         def until_read(step: Step) -> None:

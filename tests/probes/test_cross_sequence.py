@@ -18,7 +18,7 @@ from audit.readouts import grouped_ridge as ridge
 from audit.schema import Measurement, Missing
 from probes import _published_probe, _readouts, cross_sequence
 from probes._pairs import logprob_and_length, pairs, words
-from probes._readouts import Chances, confounds, states
+from probes._readouts import Chances, confounds, readable, states
 from probes.cross_sequence import CrossSequence
 from tests import planted_world
 
@@ -165,7 +165,9 @@ def test_checks_see_words_where_words_tell_the_texts_apart() -> None:
     assert some is not None
     told = some._replace(control=some.control.take(torch.zeros(len(some.items), dtype=torch.long)))
     x = states(bench(), case, case.suspect, told)
-    found = confounds(bench(), case.suspect, told, x, Chances(1.0, 99, 0, False))
+    chances = Chances(1.0, 99, 0, False)
+    apart = readable(x, told, chances)["concordance"]
+    found = confounds(bench(), case.suspect, told, x, chances, apart)
     assert found["words_alone"] > 0.9 and found["depth_0"] > 0.3
 
 

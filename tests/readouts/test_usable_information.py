@@ -43,6 +43,15 @@ def test_no_cohort_has_less_than_nothing_and_no_row_more_than_its_class_says(
     assert torch.equal(ui.redundant(said, said), said)
 
 
+def test_scores_that_are_no_number_or_overflow_are_no_crash() -> None:
+    scores, label, retained, cohort = rows(3, 40, 3, 1.0)
+    broken = scores.clone()
+    broken[5] = torch.nan
+    assert ui.information(broken, label, retained, cohort).isnan().any()
+    told = ui.information(scores.float() * 1e38, label, retained, cohort)
+    assert told.shape == label.shape, "scaled, they are infinite"
+
+
 def test_scores_that_are_the_same_for_every_row_say_nothing() -> None:
     _, label, retained, cohort = rows(0, 60, 4, 1.0)
     said = ui.information(torch.tensor([[0.6, 0.1, 0.2, 0.1]]).double().expand(60, -1), label, retained, cohort)

@@ -120,8 +120,8 @@ def test_a_finding_that_holds_has_a_line_of_its_own_under_the_verdict(kind: Kind
     silent = with_measurements(report("suppressed"), effect("a", "b", kind, 0.6, 0.1, findings=(SHORT, UNASKED)))
     line = f"backdoored: {BACKDOORED.because}"
     page, text = html(shown), markdown(shown)
-    first, box = page[: page.index('id="items"')], page[: page.index('class="ladder"')]
-    assert "Beside the verdict:" in box and line in box and "Beside it: backdoored." in first
+    box = page[: page.index('class="lines"')]
+    assert "Beside the verdict:" in box and line in box
     assert f"> **Beside the verdict:** {line}" in text.partition("## 1.")[0]
     assert f"Beside the verdict: {line}" in said(shown)
     for view in (html(silent), markdown(silent), said(silent)):

@@ -61,7 +61,7 @@ def test_published_numbers_are_context_in_every_view_and_change_nothing_else(log
         shown = render(given)
         assert "context, never judged" in shown and "0.0067" in shown and "mia_min_k" in shown
         assert "odd<b>" not in shown and "\u202e" not in shown
-        assert "Published numbers" not in render(plain)
+        assert "The case names no published numbers" in render(plain) and "mia_min_k" not in render(plain)
     assert given.verdict == plain.verdict and given.evidence == plain.evidence
 
 

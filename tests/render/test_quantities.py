@@ -268,7 +268,7 @@ def test_page_one_shows_both_axes_who_is_known_how_sure_who_was_audited_and_what
                   "<dt>How sure</dt>", "<dt>Who was audited</dt><dd>32 of 32 people of the forget set",
                   "<dt>Not tested</dt><dd>Relearning"):  # fmt: skip
         assert words in page, words
-    assert page.index("</ol>") < page.index("<dt>How sure") < page.index('class="glance"')
+    assert page.index("</svg>") < page.index("<dt>How sure") < page.index('class="glance"') < page.index("</ol>")
 
 
 @pytest.mark.parametrize("lost_parts", [["outputs"], ["internals"], ["people"], ["outputs", "internals", "people"]])
@@ -284,8 +284,9 @@ def test_a_report_without_axes_or_people_or_roles_is_still_whole(lost_parts: lis
 
 
 def test_a_role_that_was_left_out_is_named_with_its_reason_and_unknown_groups_are_listed() -> None:
-    (section,) = [s for s in report_sections(report("suppressed")) if s.id == "roles"]
-    text = str(section.blocks)
+    parts = {s.id: s for s in report_sections(report("suppressed"))}
+    section = parts["roles"]
+    text = str(section.blocks) + str(parts["control-table"].blocks)
     assert section.title == "Roles audited" and "Left out: reference 1" in text
     assert "It is a copy of the suspect" in text and "Base shows no knowledge of" in text
     assert AUDITED[-1].unknown[0] in text and "weights moved" in text
@@ -319,8 +320,8 @@ def test_who_was_audited_is_a_count_of_all(units: int, total: int, words: str) -
 
 def test_false_alarms_and_misses_say_what_they_were_counted_on() -> None:
     text = how_sure(report("calibrated"))
-    assert "false alarms on models that never knew: 0 of 60 worlds" in text
-    assert "missed fakes, which know everything and keep quiet: 1 of 60 worlds" in text
+    assert "False alarms on models that never knew: 0 of 60 worlds" in text
+    assert "Missed fakes, which know everything and keep quiet: 1 of 60 worlds" in text
     assert "a world counts once" in text and "(doses)" in markdown(report("calibrated"))
 
 

@@ -3,8 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from audit.render.sections.blocks import Facts, Grid, Heading
-from audit.render.sections.findings import findings
+from audit.render.sections.blocks import Facts, Grid
+from audit.render.sections.findings import family
 from audit.render.sections.readings import LEAST_ROWS, readings, sides
 from audit.schema import EFFECT_UNIT, Evidence
 from audit.wording import IMAGE, counted, number
@@ -57,9 +57,7 @@ def test_readings_are_named_in_the_units_of_the_audit() -> None:
 def test_what_a_row_of_a_table_says_stands_before_the_numbers_of_its_family() -> None:
     text = "retained: the states hold the answers"
     row = with_readings({}, unit="row", scale="other", value=1.0, kind="context", notes=(text,), name="table")
-    blocks = findings(FOUND.model_copy(update={"evidence": (*FOUND.evidence, row)}))
-    start = next(n for n, b in enumerate(blocks) if isinstance(b, Heading) and b.text.startswith("Context"))
-    first, table = blocks[start + 1], blocks[start + 2]
+    first, table, *_ = family(FOUND.model_copy(update={"evidence": (*FOUND.evidence, row)}), "context")
     assert isinstance(first, Facts) and first.rows[0][1] == "Retained: the states hold the answers."
     assert isinstance(table, Grid) and any(cell.text == "row 1" for line in table.rows for cell in line)
     assert EFFECT_UNIT != "row"

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from html import escape, unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from audit.render import evidence_sentence, html, markdown, part, position, report_sections, sentence, summary, table
+from audit.render import (
+    evidence_sentence,
+    html,
+    markdown,
+    meaning,
+    part,
+    position,
+    report_sections,
+    sentence,
+    summary,
+    table,
+)
 from audit.render.drawings.scale import on_effect_scale
 from audit.render.drawings.svg import panels
 from audit.render.wording.findings import BANNED, verdict_sentence
@@ -90,9 +102,13 @@ def test_a_report_gives_the_same_bytes_after_a_round_trip_and_in_another_process
 
 
 # ---- completeness -----------------------------------------------------------------------------------------------
-SECTIONS = [
-    "question", "conclusion", "items", "roles", "method", "findings", "controls", "not-run", "coverage", "excerpts",
-    "reproduction", "glossary",
+BODY = [
+    "question", "conclusion", "findings", "controls", "roles", "method", "not-run", "coverage", "reproduction",
+    "glossary", "sign-off",
+]  # fmt: skip
+BEHIND = [
+    "tests-gate", "tests-output", "tests-causal", "tests-decoding", "tests-recovery", "tests-context", "published",
+    "control-table", "calibration", "items", "plan", "excerpts", "environment", "standards", "references",
 ]  # fmt: skip
 
 
@@ -104,11 +120,24 @@ def test_every_view_shows_all_sections_in_their_order(variant: Variant) -> None:
         "html": re.findall(r'<section id="([a-z-]+)"', html(found)),
         "markdown": re.findall(r'^<a id="([a-z-]+)"></a>$', markdown(found), re.M),
     }
-    assert shown == dict.fromkeys(shown, SECTIONS)
-    titles = [s.title for s in report_sections(found)]
-    assert re.findall(r'<h2 id="[^"]*"><span class="no">\d+</span> ([^<]*)</h2>', html(found)) == titles
-    assert re.findall(r"^## \d+\. (.*)$", markdown(found), re.M) == titles
-    assert all(s.blocks for s in report_sections(found)), "a section without content says so"
+    assert shown == dict.fromkeys(shown, [*BODY, *BEHIND])
+    parts = report_sections(found)
+    assert [s.id for s in parts if s.appendix] == BEHIND
+    titles = [s.title for s in parts]
+    assert re.findall(r'<h[23] id="[^"]*"><span class="no">\w+</span> ([^<]*)</h[23]>', html(found)) == titles
+    assert re.findall(r"^## \w+\. (.*)$", markdown(found), re.M) == titles
+    assert all(s.blocks for s in parts), "a section without content says so"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_appendix_stands_behind_the_body_and_is_closed_until_it_is_asked_for(variant: Variant) -> None:
+    page, text = html(report(variant)), markdown(report(variant))
+    body, behind = page.split('<div id="appendix"')
+    assert re.findall(r'<section id="([a-z-]+)"', body) == BODY
+    closed = re.findall(r'<details class="part"><summary><h3 id="h-([a-z-]+)">', behind)
+    assert closed == BEHIND and 'class="part" open' not in page
+    assert f'<section id="{BEHIND[0]}"' not in text and text.index("## Appendix") < text.index(f'id="{BEHIND[0]}"')
+    assert re.findall(r"^- \[[A-Z]\. [^]]*\]\(#([a-z-]+)\)$", text, re.M) == BEHIND
 
 
 @pytest.mark.parametrize("variant", OWN)
@@ -123,16 +152,23 @@ def test_every_finding_is_listed_with_its_numbers_also_the_silent_ones(variant: 
 
 
 @pytest.mark.parametrize("variant", OWN)
-def test_page_one_says_what_was_found_how_sure_what_was_not_tested_and_how_to_repeat_it(variant: Variant) -> None:
+def test_page_one_answers_ten_questions(variant: Variant) -> None:
+    """What is left, outputs or inside, how sure, are errors known, who of how many, what was not tested, why undecided,
+    against which model, how to repeat it, may it be called erased."""
     found = report(variant)
     page_one = html(found).split('<nav aria-label="Contents">')[0]
-    assert f"</span> {found.verdict.word}</p>" in page_one
-    sure = "times more probable" if variant == "calibrated" else "likelihood ratio is given"
-    answers = re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", page_one)
-    told = {term: answer for term, answer in answers}
-    assert found.verdict.word in told["Is it gone?"] and sure in told["How sure?"]
-    assert "elearning" in told["What was not tested?"] and "planned tests" in told["What ran?"]
-    assert re.search(rf"How do I repeat it\?</h3>\s*<pre><code>{re.escape(found.reproduce)}</code>", page_one)
+    assert f"</span> {found.verdict.word}</p>" in page_one and meaning(found) in unescape(page_one)
+    told = dict(re.findall(r"<dt>([^<]*)</dt><dd>(.*?)</dd>", page_one))
+    known = variant == "calibrated"
+    assert ("times more probable" if known else "likelihood ratio is given") in told["How sure?"]
+    assert re.match(r"False alarms in \d+ of \d+ worlds" if known else "No error rate is known", told["How sure"])
+    assert re.search(r"\d+ of \d+ people|\d+ people|[Nn]obody", told["Who was audited"])
+    assert re.search(r"models? retrained|ancestor|no model that never knew", told["Compared with"])
+    assert "elearning" in told["Not tested"] and "planned tests" in told["What ran?"]
+    assert told["How to repeat it"] == f"<code>{escape(found.reproduce)}</code>"
+    assert told["May it be called erased?"].startswith("No")
+    told_in_text = dict(re.findall(r"^- \*\*([^*]*)\*\*: (.*)$", markdown(found).split("## Appendix")[0], re.M))
+    assert {"How sure", "Who was audited", "Compared with", "Not tested", "May it be called erased?"} <= {*told_in_text}
 
 
 def test_skips_and_failures_are_shown_with_reason_and_consequence() -> None:
@@ -250,7 +286,7 @@ def test_the_page_balances_and_is_accessible(variant: Variant) -> None:
     levels = [int(tag[1]) for tag, _ in page.tags if re.fullmatch(r"h[1-6]", tag)]
     assert levels[0] == 1 and levels.count(1) == 1
     assert all(after <= before + 1 for before, after in zip(levels, levels[1:], strict=False))
-    assert all(attrs.get("scope") in ("col", "row") for tag, attrs in page.tags if tag == "th")
+    assert all(attrs.get("scope") in ("col", "row", "rowgroup") for tag, attrs in page.tags if tag == "th")
     assert all(attrs.get("role") == "img" and attrs.get("aria-label") for tag, attrs in page.tags if tag == "svg")
     names = [tag for tag, _ in page.tags]
     assert names.count("table") == names.count("caption") == names.count("thead")
@@ -262,7 +298,7 @@ def test_the_page_balances_and_is_accessible(variant: Variant) -> None:
 
 def test_every_figure_has_its_data_as_a_table() -> None:
     figures = re.findall(r"<figure>.*?</figure>", html(report()), re.S)
-    assert len(figures) == 6, "a figure a family of findings that can be placed, and one profile"
+    assert len(figures) == 7, "all judged tests, a figure a family of findings that can be placed, and one profile"
     assert all("<details><summary>" in f and "<table>" in f and "<svg" in f for f in figures)
 
 

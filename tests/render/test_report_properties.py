@@ -109,7 +109,7 @@ def test_every_estimate_has_its_interval_its_n_and_its_unit(found: Report) -> No
             else:
                 told = number(m.value) if m.scale == "effect" else f"{number(m.value)} ratio to base"
                 assert f"{told} ({interval(m.ci95)})" in text
-    shown = [b for s in report_sections(found) if s.id == "findings" for b in s.blocks if b.kind == "grid"]
+    shown = [b for s in report_sections(found) if s.appendix for b in s.blocks if b.kind == "grid"]
     captions = [cast("Any", b).caption for b in shown if "measurement" in cast("Any", b).caption]
     assert len(captions) == len({e.measurement.kind for e in found.evidence})
 

@@ -17,6 +17,7 @@ from audit.stats.enrichment import log10_tail
 from audit.stats.monotone import balanced, cllr, pooled, ridge_logistic
 from audit.stats.proportions import more_often
 from audit.stats.rank_correlation import spearman
+from audit.stats.ranks import midranks
 
 LEVELS = st.floats(0, 1)
 P_VALUES = arrays.arrays(float, st.integers(1, 12), elements=LEVELS)
@@ -52,6 +53,12 @@ def test_exact_intervals_of_a_proportion_are_scipys_and_statsmodels(count: tuple
     assert ours.lo <= k / n <= ours.hi
     mirrored = stats.clopper_pearson(n - k, n, level)
     assert (mirrored.lo, mirrored.hi) == pytest.approx((1 - ours.hi, 1 - ours.lo), abs=1e-9)
+
+
+@given(arrays.arrays(float, st.integers(0, 12), elements=st.sampled_from([-np.inf, -1.0, -0.0, 0.0, 2.5, 3.0, np.inf])))
+def test_ranks_are_scipys_with_ties_and_infinities(x: np.ndarray) -> None:
+    np.testing.assert_array_equal(midranks(x), scipy.stats.rankdata(x))
+    np.testing.assert_array_equal(midranks(np.append(x, np.nan)), np.full(len(x) + 1, np.nan))
 
 
 @given(COUNTS, COUNTS)

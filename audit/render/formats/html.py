@@ -14,12 +14,13 @@ from typing import Final, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from audit.render.sections.glance import axes_drawing, glance, known, three_lines
+from audit.render.sections.blocks import letter
+from audit.render.sections.glance import axes_drawing, glance
 from audit.render.sections.outline import PAGE_ONE, report_sections
-from audit.render.sections.pageone import untested
+from audit.render.sections.pageone import first_lines
 from audit.render.sections.quotes import warning
 from audit.render.wording.detections import beside_verdict
-from audit.render.wording.findings import VERDICT_SYMBOL, meaning, sentence
+from audit.render.wording.findings import VERDICT_SYMBOL, meaning
 from audit.schema import Report, VerdictWord
 from audit.wording import NAME, moment, visible
 
@@ -67,14 +68,15 @@ def html(report: Report, prior_odds: float | None = None, live: Live = STATIC) -
             symbol=VERDICT_SYMBOL[word],
             meaning=meaning(report),
             axes=Markup(axes_drawing(report)),  # noqa: S704 - our own drawing, labels escaped
-            known=known(report),
             beside=beside_verdict(report),
-            lines=[(term, sentence(words)) for term, words in three_lines(report, untested(report))],
+            lines=first_lines(report),
+            again=visible(report.reproduce),
             ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in RUNGS],
             off_ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in OFF_LADDER],
             glance=glance(report),
             page_one=chapters[: len(PAGE_ONE)],
-            rest=chapters[len(PAGE_ONE) :],
+            rest=tuple(part for part in chapters[len(PAGE_ONE) :] if not part.appendix),
+            appendix=[(letter(i), part) for i, part in enumerate(part for part in chapters if part.appendix)],
             policy=f"{POLICY}; script-src 'unsafe-inline'" if live.library else POLICY,
             library=live.library,
             live=live.figures,

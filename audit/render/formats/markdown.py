@@ -8,13 +8,26 @@ from collections.abc import Sequence
 from typing import Final
 
 from audit.render.formats.html import status
-from audit.render.sections.blocks import Block, Bullets, Cell, Code, Facts, Figure, Grid, Heading, Section, Text
-from audit.render.sections.glance import axis_lines, glance, known, three_lines
+from audit.render.sections.blocks import (
+    APPENDIX,
+    Block,
+    Bullets,
+    Cell,
+    Code,
+    Facts,
+    Figure,
+    Grid,
+    Heading,
+    Section,
+    Text,
+    letter,
+)
+from audit.render.sections.glance import axis_lines, glance
 from audit.render.sections.outline import report_sections
-from audit.render.sections.pageone import untested
+from audit.render.sections.pageone import first_lines
 from audit.render.sections.quotes import warning
 from audit.render.wording.detections import beside_verdict
-from audit.render.wording.findings import VERDICT_SYMBOL, meaning, sentence
+from audit.render.wording.findings import VERDICT_SYMBOL, meaning
 from audit.schema import Report
 from audit.wording import NAME, moment, visible
 
@@ -38,9 +51,8 @@ def markdown(report: Report, prior_odds: float | None = None) -> str:
         f"**{VERDICT_SYMBOL[word]} {word}**: {_plain(meaning(report))}", "",
     ]  # fmt: skip
     lines += [f"> **{term}:** {_plain(words)}\n" for term, words in beside_verdict(report)]
-    terms = (*axis_lines(report), *known(report))
-    terms += tuple((term, sentence(words)) for term, words in three_lines(report, untested(report)))
-    lines += _block(Facts(terms))
+    lines += _block(Facts((*axis_lines(report), *first_lines(report))))
+    lines += ["How to repeat it:", "", *_block(Code(visible(report.reproduce)))]
     rows = tuple(
         (Cell(f"{g.question} ({g.test})"), Cell(f"{g.number} {g.value}".strip()), Cell(g.ci95), Cell(g.outcome))
         for g in glance(report)
@@ -54,13 +66,25 @@ def markdown(report: Report, prior_odds: float | None = None) -> str:
 
 
 def chapters(parts: Sequence[Section]) -> list[str]:
-    """Numbered sections, each under an anchor of its own."""
+    """Numbered sections, each under an anchor of its own; those of the appendix last, by letters."""
     lines: list[str] = []
-    for i, section in enumerate(parts, 1):
-        lines += [f'<a id="{section.id}"></a>', "", f"## {i}. {section.title}", ""]
-        for block in section.blocks:
-            lines += _block(block)
+    body = [section for section in parts if not section.appendix]
+    for i, section in enumerate(body, 1):
+        lines += _chapter(section, f"## {i}. {section.title}")
+    behind = [section for section in parts if section.appendix]
+    if behind:
+        lines += [f"## {APPENDIX}", "", *_contents(behind), ""]
+    for i, section in enumerate(behind):
+        lines += _chapter(section, f"## {letter(i)}. {section.title}")
     return lines
+
+
+def _contents(parts: Sequence[Section]) -> list[str]:
+    return [f"- [{letter(i)}. {section.title}](#{section.id})" for i, section in enumerate(parts)]
+
+
+def _chapter(section: Section, head: str) -> list[str]:
+    return [f'<a id="{section.id}"></a>', "", head, "", *(line for block in section.blocks for line in _block(block))]
 
 
 def _plain(text: str) -> str:
@@ -107,4 +131,6 @@ def _grid(grid: Grid) -> list[str]:
 
 
 def _cell(cell: Cell) -> str:
+    if cell.tone == "group":
+        return f"**{_plain(cell.text)}**"
     return _span(cell.text) if cell.tone == "code" else _plain(cell.text)

@@ -5,7 +5,11 @@ section that another one has.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from string import ascii_uppercase
+from typing import ClassVar, Final, NamedTuple
+
+APPENDIX: Final = "Appendix"
+"""The heading of what stands behind the body of a report."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +55,9 @@ class Code:
 
 
 class Cell(NamedTuple):
-    """One cell of a table; ``tone`` names its look: ``code``, ``number``, ``tight``, ``wide`` or ``mark`` (an
-    outcome). ``picture``: the address of a PNG that holds it, of which ``text`` tells those who do not see it."""
+    """One cell of a table; ``tone`` names its look: ``code``, ``number``, ``tight``, ``wide``, ``mark`` (an outcome)
+    or ``group`` (the first cell of a row that heads those under it). ``picture``: the address of a PNG that holds it,
+    of which ``text`` tells those who do not see it."""
 
     text: str
     tone: str = ""
@@ -90,8 +95,15 @@ Block = Text | Heading | Bullets | Facts | Code | Grid | Figure
 
 
 class Section(NamedTuple):
-    """A numbered part of a report. ``id`` is its address and stays the same in every view."""
+    """A numbered part of a report. ``id`` is its address and stays the same in every view; an ``appendix`` is behind
+    the body of the document, closed until it is asked for."""
 
     id: str
     title: str
     blocks: tuple[Block, ...]
+    appendix: bool = False
+
+
+def letter(place: int) -> str:
+    """The letter of a part of the appendix by its place: A, B, C."""
+    return ascii_uppercase[place]

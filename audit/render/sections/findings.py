@@ -1,4 +1,4 @@
-"""The findings as blocks: family by family, every test with its numbers, the silent ones too, and a figure.
+"""The findings of each family as blocks: every test with all its numbers, the silent ones too, and a figure.
 
 A planned test's p is adjusted by Holm over all planned tests that have one; what was not planned to decide anything is
 exploratory, adjusted by Benjamini and Hochberg, and a lead at most.
@@ -13,12 +13,11 @@ from audit import stats
 from audit.judging import short
 from audit.render.drawings import effect_scale, svg
 from audit.render.drawings.scale import Position, judged_place, median, on_effect_scale, placed
-from audit.render.sections.blocks import Block, Bullets, Cell, Facts, Figure, Grid, Heading, Text
+from audit.render.sections.blocks import Block, Bullets, Cell, Facts, Figure, Grid, Text
 from audit.render.sections.detections import detections
-from audit.render.sections.glance import axes_blocks
 from audit.render.sections.listings import listings
 from audit.render.sections.readings import readings
-from audit.render.wording.findings import evidence_sentence, part, row_said, sentence, spoken, title
+from audit.render.wording.findings import evidence_sentence, part, row_said, sentence, title
 from audit.render.wording.posterior import finding_ratio
 from audit.render.wording.quantities import deciding, judged_reading, overall_reading, power_cell
 from audit.schema import Curve, Evidence, Interval, Measurement, Missing, Number, Report
@@ -47,13 +46,11 @@ FAMILIES: Final = (
 
 
 FOREST: Final = (
-    "One scale: 0 is the level of a model that never knew, 1 is base. Bar: the suspect's 95 % interval, with a stroke "
-    "at the judged number, named under its test (filled: trace found; hollow: no trace found; grey: inconclusive or "
-    "context). Thick black line: what decides, that is what the number was held against. Green band: the null band, "
-    "95 % of the draws of the largest over layers, which gives p; dashed: the floor. Neither decides where a black "
-    "line stands."
+    "0 is the level of a model that never knew, 1 is base. Bar: the suspect's 95 % interval; stroke: the judged "
+    "number. Filled: trace found; hollow: no trace found; grey: inconclusive. Thick black line: what decides. Green "
+    "band: the null band, which gives p. Dashed: the floor. Neither decides where a black line stands."
 )
-AS_ABOVE: Final = "Bars, strokes, bands and lines as under the first figure of effects above."
+AS_ABOVE: Final = "Bars, strokes, bands and lines as under the figure of all judged tests."
 
 
 class Adjusted(NamedTuple):
@@ -84,31 +81,11 @@ def _num(text: str) -> Cell:
     return Cell(text, "number")
 
 
-def findings(report: Report) -> tuple[Block, ...]:
-    """What the verdict rests on, then family by family: numbers, a figure, sentences, profiles, single findings and
-    further readings."""
-    if not report.evidence:
-        return (*axes_blocks(report), Text("No test gave a finding."))
+def family(report: Report, kind: str) -> tuple[Block, ...]:
+    """All that was measured of one kind: numbers, a figure, sentences, profiles, single findings, further readings."""
     adjustments = adjusted(report)
-    blocks: list[Block] = [*axes_blocks(report)]
-    if report.verdict.because:
-        reasons = tuple(sentence(spoken(report, x)) for x in report.verdict.because)
-        blocks += [Heading("What the verdict rests on"), Bullets(reasons)]
-    looks = {a.method: a.tests for a in adjustments.values()}
-    blocks.append(
-        Text(
-            f"{len(report.evidence)} measurements were made and all are listed. {looks.get('Holm', 0)} planned tests "
-            f"have a p, adjusted by Holm; {looks.get('BH', 0)} exploratory ones have one, adjusted by Benjamini and "
-            "Hochberg. An exploratory result is a lead, not a finding. Single findings are listed and never multiplied."
-        )
-    )
-    explained = False
-    for kind, heading in FAMILIES:
-        rows = [Row(e, adjustments.get(i)) for i, e in enumerate(report.evidence) if e.measurement.kind == kind]
-        if rows:
-            blocks += [Heading(heading), *_family(rows, explained)]
-            explained = explained or kind != "gate"
-    return tuple(blocks)
+    rows = [Row(e, adjustments.get(i)) for i, e in enumerate(report.evidence) if e.measurement.kind == kind]
+    return tuple(_family(rows)) if rows else (Text("No test of this kind gave a finding."),)
 
 
 class Row(NamedTuple):
@@ -118,12 +95,12 @@ class Row(NamedTuple):
     adjusted: Adjusted | None
 
 
-def _family(rows: Sequence[Row], explained: bool) -> list[Block]:
+def _family(rows: Sequence[Row]) -> list[Block]:
     evidence = [e for e, _ in rows]
     rowed = tuple((title(m), row_said(m)) for m in (e.measurement for e in evidence) if row_said(m))
     blocks: list[Block] = [*([Facts(rowed)] if rowed else []), *_table(rows)]
     if any(not isinstance(placed(e.measurement), Missing) for e in evidence):
-        blocks.append(_forest(evidence, explained))
+        blocks.append(forest(evidence))
     blocks.append(Facts(tuple((title(e.measurement), evidence_sentence(e)) for e in evidence)))
     blocks += detections(evidence)
     blocks += [_profile(e.measurement, i) for e in evidence for i in range(len(svg.panels(e.measurement.curves)))]
@@ -206,25 +183,28 @@ def _held(e: Evidence) -> bool:
     return e.status not in ("listed", "blind", "blunt") and not isinstance(e.measurement.value, Missing)
 
 
-def _forest(rows: Sequence[Evidence], explained: bool) -> Figure:
+def forest(rows: Sequence[Evidence], of: str = "") -> Figure:
+    """The findings of one kind on one scale; those ``of`` several kinds under a name of their own, with a key."""
     raw = any(not on_effect_scale(e.measurement) and e.measurement.kind != "gate" for e in rows)
     data = tuple(_placed(e, p) for e in rows if not isinstance(p := judged_place(e), Missing))
     columns = ("Test", "Judged number", "On the scale", "95 %", "Null band, 95 %", "Floor", "What decides")
     gates = all(e.measurement.kind == "gate" for e in rows)
     zero = "nothing" if gates else "never trained"
     kind = rows[0].measurement.kind
-    label = f"{kind.capitalize()}: {len(data)} test{'' if len(data) == 1 else 's'} between {zero}, 0, and base, 1"
+    label = f"{of or kind.capitalize()}: {len(data)} test{'' if len(data) == 1 else 's'} between {zero}, 0, and base, 1"
     caption = (
         "The suspect's share of what base reads on retained items; bar: 95 % interval."
         if gates
-        else AS_ABOVE
-        if explained
         else FOREST
+        if of
+        else AS_ABOVE
     )
     if raw:
         caption += " A number on another scale is written as measured and placed between its own null and base."
     data_table = Grid(label, columns, data)
-    return Figure(effect_scale.forest(rows, label, zero), label, caption, data_table, key=figure_key(kind))
+    return Figure(
+        effect_scale.forest(rows, label, zero), label, caption, data_table, key="" if of else figure_key(kind)
+    )
 
 
 def _placed(e: Evidence, place: Position) -> tuple[Cell, ...]:

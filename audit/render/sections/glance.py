@@ -14,7 +14,7 @@ from audit.render.sections.blocks import Block, Cell, Grid, Heading, Text
 from audit.render.wording.findings import best, part, sentence, title
 from audit.render.wording.posterior import shown_ratio
 from audit.render.wording.quantities import is_blind, judged_reading, judged_shown
-from audit.schema import EFFECT_KINDS, Evidence, LikelihoodRatio, Missing, PeopleKept, Report, Share
+from audit.schema import EFFECT_KINDS, Evidence, LikelihoodRatio, Missing, PeopleKept, Rate, Report, Share
 from audit.wording import NAME, Replicate, interval, number, units, visible
 
 GLANCE: Final = (
@@ -178,16 +178,22 @@ def three_lines(report: Report, not_tested: str) -> tuple[tuple[str, str], ...]:
 
 
 def _surety(report: Report) -> str:
-    ratio, strength = shown_ratio(report), f"strength {report.verdict.strength}"
+    """Both error counts, or that none is known; then the ratio and the strength."""
+    ratio, strength = shown_ratio(report), f"Strength: {report.verdict.strength}"
     if isinstance(ratio, LikelihoodRatio):
         alarms, misses = ratio.false_alarms, ratio.misses
         return (
-            f"likelihood ratio {short(ratio)}; false alarms in {alarms.k} of {alarms.n} worlds, missed fakes in "
-            f"{misses.k} of {misses.n} worlds; {strength}"
+            f"false alarms in {_worlds(alarms)}; fakes missed in {_worlds(misses)}. "
+            f"Likelihood ratio {short(ratio)}. {strength}"
         )
     if isinstance(report.verdict.ratio, LikelihoodRatio):
-        return f"{visible(ratio.missing[0].lower() + ratio.missing[1:])}; {strength}"
-    return f"judged by this case alone: no error rate is known, so no likelihood ratio is given; {strength}"
+        return f"{visible(ratio.missing[0].lower() + ratio.missing[1:])}. {strength}"
+    return f"no error rate is known: judged by this case alone, so no likelihood ratio is given. {strength}"
+
+
+def _worlds(rate: Rate) -> str:
+    """``0 of 60 worlds (at most 4.9 %)``."""
+    return f"{rate.k} of {rate.n} worlds (at most {number(100 * rate.upper95)} %)"
 
 
 # ---- as blocks --------------------------------------------------------------------------------------------------

@@ -1,20 +1,22 @@
 """The sections of a report, in their order: the one place that says what every view shows.
 
 All of them are always there, also those that only say that there is nothing; their ids are addresses and never change.
-Page one, the first two, answers four questions: gone or not, how sure, what was not tested, how to repeat it.
+Page one, the first two, stands alone. The body answers what a reader asks; the appendix holds what stands behind it.
 """
 
 from typing import Final
 
-from audit.render.sections.blocks import Block, Cell, Grid, Heading, Section, Text
-from audit.render.sections.findings import findings
+from audit.render.sections.blocks import Block, Cell, Grid, Section, Text
+from audit.render.sections.effects_table import findings
+from audit.render.sections.findings import FAMILIES, family
+from audit.render.sections.glossary import glossary
 from audit.render.sections.pageone import conclusion, question
-from audit.render.sections.provenance import items, method, reproduction
+from audit.render.sections.provenance import environment, items, method, plan, reproduction
 from audit.render.sections.published import published
 from audit.render.sections.quotes import quotes
-from audit.render.sections.reference import closing, crosswalk
-from audit.render.sections.roles import roles_audited
-from audit.render.sections.validity import controls
+from audit.render.sections.reference import crosswalk, references, sign_off
+from audit.render.sections.roles import role_readings, roles_audited
+from audit.render.sections.validity import calibration, control_table, controls
 from audit.schema import Report
 from audit.wording import CELL, visible
 
@@ -27,17 +29,36 @@ def report_sections(report: Report, prior_odds: float | None = None) -> tuple[Se
     return (
         Section("question", "Question and propositions", question(report)),
         Section("conclusion", "Conclusion", conclusion(report, prior_odds)),
-        Section("items", "Items received and integrity", items(report)),
+        Section("findings", "Findings", findings(report)),
+        Section("controls", "Controls and validation", controls(report)),
         Section("roles", "Roles audited", roles_audited(report)),
         Section("method", "Method and decision rule", method(report)),
-        Section("findings", "Findings", (*findings(report), *published(report))),
-        Section("controls", "Controls and validation", controls(report)),
         Section("not-run", "Not run and failed", _not_run(report)),
         Section("coverage", "Coverage", _coverage(report)),
-        Section("excerpts", "Evidence excerpts", quotes(report)),
         Section("reproduction", "Reproduction", reproduction(report)),
-        Section("glossary", "Glossary, verbal scale, references, custody", closing(report)),
+        Section("glossary", "Glossary and verbal scale", glossary(report)),
+        Section("sign-off", "Sign-off", sign_off()),
+        *_appendix(report),
     )
+
+
+def _appendix(report: Report) -> tuple[Section, ...]:
+    """What stands behind the body, each part under an address of its own."""
+    families = ((f"tests-{kind}", question, family(report, kind)) for kind, question in FAMILIES)
+    parts: tuple[tuple[str, str, tuple[Block, ...]], ...] = (
+        *families,
+        ("published", "Published numbers: context, never judged", published(report)),
+        ("control-table", "Controls of every judged test, readings of the roles",
+         (*control_table(report), *role_readings(report))),
+        ("calibration", "The calibration that judged", calibration(report)),
+        ("items", "Items received and integrity", items(report)),
+        ("plan", "The registered plan, deviations and exclusions", plan(report)),
+        ("excerpts", "Evidence excerpts", quotes(report)),
+        ("environment", "Environment, seeds and output tables", environment(report)),
+        ("standards", "Where the standards find what they ask for", (crosswalk(),)),
+        ("references", "References, custody and change history", references(report)),
+    )  # fmt: skip
+    return tuple(Section(*part, appendix=True) for part in parts)
 
 
 def _name(text: str) -> Cell:
@@ -66,19 +87,16 @@ def _coverage(report: Report) -> tuple[Block, ...]:
     for attack in report.attacks:
         by_family.setdefault(attack.family, {})[_access(attack.access)] = attack.state
     rows = tuple(
-        (_name(family), *(_name(by_access.get(level, "–")) for level in levels))
-        for family, by_access in by_family.items()
+        (_name(attacks), *(_name(by_access.get(level, "–")) for level in levels))
+        for attacks, by_access in by_family.items()
     )
     heads = ("Attack family", *(visible(level, CELL).capitalize() for level in levels))
     return (
         Text(
-            "What an attacker needs runs from asking questions (black-box) over reading probabilities (logits) and "
-            "states (weights) to training the model further (fine-tune). An attack that is not listed as tested is not "
-            "covered by this report."
+            "An attacker may ask questions (black-box), read probabilities (logits), read states (weights) or train "
+            "the model further (fine-tune). An attack that is not listed as tested is not covered by this report."
         ),
         Grid("Attack families by access level", heads, rows),
-        Heading("Where the standards find what they ask for"),
-        crosswalk(),
     )
 
 

@@ -4,6 +4,7 @@ from typing import get_args
 
 from audit.judging import replicates_of
 from audit.render.sections.blocks import Block, Bullets, Cell, Code, Facts, Grid, Heading, Text
+from audit.render.sections.rule_table import registered_rule, rule_blocks
 from audit.render.wording.findings import sentence, title
 from audit.schema import Cohort, Missing, PlannedTest, Report, Template
 from audit.wording import CELL, NAME, moment, number, size, visible
@@ -46,7 +47,7 @@ def items(report: Report) -> tuple[Block, ...]:
     if released := [f"{visible(x.role, NAME)}: {visible(x.released)}" for x in report.exhibits if x.released]:
         blocks += [Text("Handed in as codes, which stand for weights:"), Bullets(tuple(map(sentence, released)))]
     if files:
-        blocks.append(Grid("Files of the checkpoints", ("Role", "File", "SHA-256"), files, folded=True))
+        blocks.append(Grid("Files of the checkpoints", ("Role", "File", "SHA-256"), files))
     hashes, names = report.plan.data_sha256, {*report.plan.data_sha256, *report.cohorts}
     data = tuple(
         (_name(name), _name(_counts(report.cohorts.get(name, {}))), _code(hashes.get(name, "no file of its own")))
@@ -73,32 +74,42 @@ def _cohort_order(name: str) -> tuple[int, str]:
 
 # ---- method -----------------------------------------------------------------------------------------------------
 def method(report: Report) -> tuple[Block, ...]:
-    """The plan and when it was registered, the decision rule, and every deviation and exclusion."""
-    plan, read = report.plan, "patches" if replicates_of(report.evidence).of_images else "tokens"
+    """When the plan was registered and how the data were read, and the decision rule as a table."""
+    written = report.plan
+    when = moment(report.registered) if report.registered else "not recorded by the version that made this report"
+    return (
+        Text(
+            "The tests, their settings and the rule were written down before anything was measured. The plan hash "
+            "names them."
+        ),
+        Facts((("Plan hash", visible(written.plan_hash)), ("Registered", f"{when}, before looking"),
+               ("Code version", visible(written.code_version)),
+               _asked(report), *_attention(report),
+               ("Split of the data",
+                f"by {visible(written.case.data.group, NAME)}, seed {written.case.data.split_seed}"))),
+        Heading("Decision rule"),
+        *rule_blocks(report),
+    )  # fmt: skip
+
+
+def plan(report: Report) -> tuple[Block, ...]:
+    """Every planned test with its question and cost, the rule as registered, and every deviation and exclusion."""
+    read = "patches" if replicates_of(report.evidence).of_images else "tokens"
     rows = tuple(
         (
             Cell(visible(t.probe, NAME).replace("_", " ")), _name(t.question),
             _num(f"{t.cost.fwd_tokens:,}".replace(",", " ")),
             Cell(_runs(t)),
         )
-        for t in plan.tests
+        for t in report.plan.tests
     )  # fmt: skip
-    when = moment(report.registered) if report.registered else "not recorded by the version that made this report"
     return (
-        Text(
-            "The tests, their settings and the decision rule were written down before anything was measured, and the "
-            "plan hash names them."
-        ),
-        Facts((("Plan hash", visible(plan.plan_hash)), ("Registered", f"{when}, before looking"),
-               ("Code version", visible(plan.code_version)),
-               _asked(report), *_attention(report),
-               ("Split of the data", f"by {visible(plan.case.data.group, NAME)}, seed {plan.case.data.split_seed}"))),
         Grid("Planned tests", ("Test", "Question", f"Forward {read}", "Will it run?"), rows),
-        Heading("Decision rule"),
-        Bullets(tuple(sentence(x) for x in report.decision_rule), plain=True),
+        Heading("The rule as registered"),
+        registered_rule(report),
         Heading("Deviations and exclusions"),
         Bullets(_deviations(report)),
-    )  # fmt: skip
+    )
 
 
 def _runs(test: PlannedTest) -> str:
@@ -123,7 +134,7 @@ def _attention(report: Report) -> tuple[tuple[str, str], ...]:
         return ()
     chosen = "chosen by the models' classes" if flags.get("attention") == "default" else "as --attention says"
     wishes = any(hashed.startswith("not followed") for x in report.exhibits for hashed in x.files.values())
-    instead = ", not as settings of the checkpoints ask (section 3 lists what they ask for)" if wishes else ""
+    instead = ", not as settings of the checkpoints ask (listed under items received)" if wishes else ""
     patterns = "" if flags["attention_used"] == "eager" else "; patterns, where a test reads them, by eager"
     words = f"{visible(flags['attention_used'], CELL)}, {chosen}{instead}{patterns}"
     return (("Attention", words),)
@@ -157,33 +168,41 @@ def _deviations(report: Report) -> tuple[str, ...]:
 
 # ---- reproduction -----------------------------------------------------------------------------------------------
 def reproduction(report: Report) -> tuple[Block, ...]:
-    """Command, seeds, environment, tolerance, run time, and the hash of every output."""
+    """The command, where it ran and with which seeds, and which tolerance to expect."""
     env = report.environment
-    flags = ", ".join(f"{visible(k, NAME)} {visible(v, NAME)}" for k, v in sorted(env.flags.items()))
-    cpu = sum(t.cpu_s for t in report.timings)
     seeds = sorted({e.measurement.seed for e in report.evidence})
-    packages = ", ".join(f"{visible(k, NAME)} {visible(v, NAME)}" for k, v in sorted(env.packages.items()))
+    cpu = sum(t.cpu_s for t in report.timings)
     rows = (
         ("Tool", ", ".join(f"{visible(k, NAME)} {visible(v, NAME)}" for k, v in sorted(report.tool.items()))),
-        ("Python", f"{visible(env.python, NAME)}, {visible(env.platform, NAME)}"),
-        ("Packages", packages),
         ("Ran on", f"{visible(env.device, NAME)}, {visible(env.dtype, NAME)}, {visible(env.backend, NAME)} backend, "
                    f"{env.threads} thread{'' if env.threads == 1 else 's'}"),
-        ("Determinism and other flags", flags or "none"),
         ("Seeds", f"{', '.join(str(s) for s in seeds) or 'none'}; every draw takes its seed from these"),
         ("Run time", f"{number(cpu)} CPU-seconds in {len(report.timings)} units of work"),
-        ("Expected tolerance", "With the same code, packages, device and threads: the same numbers to the digit, and "
-         "the same report id where the same mask key is given. Elsewhere sums are rounded otherwise: last digits "
-         "differ, and a number that lies at a threshold can fall on its other side."),
+        ("Expected tolerance", "With the same code, packages, device and threads: the same numbers to the digit. With "
+         "the same mask key also the same report id. Elsewhere sums are rounded otherwise, so that last digits differ. "
+         "A number that lies at a threshold can then fall on its other side."),
     )  # fmt: skip
-    tables = {m.path: m for m in (e.measurement.items for e in report.evidence) if not isinstance(m, Missing)}
-    blocks: list[Block] = [
-        Text("Run where case.toml lies, with the files listed in section 3:"),
+    return (
+        Text("Run where case.toml lies, with the files listed under items received (appendix):"),
         Code(visible(report.reproduce)),
         Facts(rows),
+    )
+
+
+def environment(report: Report) -> tuple[Block, ...]:
+    """Packages and flags, and the hash of every table of items."""
+    env = report.environment
+    flags = ", ".join(f"{visible(k, NAME)} {visible(v, NAME)}" for k, v in sorted(env.flags.items()))
+    packages = ", ".join(f"{visible(k, NAME)} {visible(v, NAME)}" for k, v in sorted(env.packages.items()))
+    rows = (
+        ("Python", f"{visible(env.python, NAME)}, {visible(env.platform, NAME)}"),
+        ("Packages", packages),
+        ("Determinism and other flags", flags or "none"),
+    )
+    tables = {m.path: m for m in (e.measurement.items for e in report.evidence) if not isinstance(m, Missing)}
+    listed = tuple((_code(t.path), _num(str(t.rows)), _code(t.sha256)) for _, t in sorted(tables.items()))
+    return (
+        Facts(rows),
         Text("The hash of every other output stands in manifest.sha256 beside this report."),
-    ]
-    if tables:
-        listed = tuple((_code(t.path), _num(str(t.rows)), _code(t.sha256)) for _, t in sorted(tables.items()))
-        blocks.append(Grid("Item tables beside this report", ("File", "Rows", "SHA-256"), listed, folded=True))
-    return tuple(blocks)
+        *((Grid("Item tables beside this report", ("File", "Rows", "SHA-256"), listed),) if listed else ()),
+    )

@@ -1,16 +1,16 @@
 """Numbers that others published, beside ours where the formula is the same: context, never judged."""
 
 from audit.render.interchange import ours
-from audit.render.sections.blocks import Block, Cell, Grid, Heading, Text
+from audit.render.sections.blocks import Block, Cell, Grid, Text
 from audit.schema import Missing, Report
 from audit.wording import CELL, NAME, number, visible
 
 
 def published(report: Report) -> tuple[Block, ...]:
-    """Every published number with ours, and what of the file was not read; nothing if none was given."""
+    """Every published number with ours, and what of the file was not read, or that none was given."""
     given = report.published
     if isinstance(given, Missing):
-        return ()
+        return (Text("The case names no published numbers."),)
     own = ours(report)
     rows = tuple(
         (Cell(visible(name, CELL)), Cell(number(value), "number"), Cell(number(own[name]) if name in own else "–",
@@ -24,7 +24,6 @@ def published(report: Report) -> tuple[Block, ...]:
     )
     missing = f" Without a number, and so not read: {', '.join(visible(n, NAME) for n in given.unread)}."
     return (
-        Heading("Published numbers: context, never judged"),
         Text(source + (missing if given.unread else "")),
         Grid("Published numbers", ("Metric", "Published", "Here"), rows),
     )

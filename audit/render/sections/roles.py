@@ -12,7 +12,7 @@ UNRECORDED = (
 
 
 def roles_audited(report: Report) -> tuple[Block, ...]:
-    """One row a role, those left out first to be seen; numbers behind it; groups of which base shows no knowledge."""
+    """One row a role, who was left out, and the groups of which base shows no knowledge."""
     audits = report.roles_audited
     if not audits:
         return (Text(UNRECORDED),)
@@ -30,13 +30,17 @@ def roles_audited(report: Report) -> tuple[Block, ...]:
         for name in a.unknown
     ]
     blocks += [Bullets(tuple(unknown))] if unknown else []
+    return tuple(blocks)
+
+
+def role_readings(report: Report) -> tuple[Block, ...]:
+    """The numbers behind the audit of the roles; nothing where none is recorded."""
     readings = tuple(
         (Cell(visible(a.role, NAME), "tight"), Cell(visible(k, CELL).replace("_", " ")), Cell(number(v), "number"))
-        for a in audits
+        for a in report.roles_audited
         for k, v in sorted(a.readings.items())
     )
-    blocks += [Grid("Readings of the roles", ("Role", "Reading", "Value"), readings, folded=True)] if readings else []
-    return tuple(blocks)
+    return (Grid("Readings of the roles", ("Role", "Reading", "Value"), readings),) if readings else ()
 
 
 def _because(report: Report, audit: RoleAudit) -> str:

@@ -1,4 +1,4 @@
-"""Controls, detection limits and calibration as blocks: what a test's silence and what a ratio is worth."""
+"""Controls, detection limits and calibration as blocks: what the silence of a test and what a ratio is worth."""
 
 import math
 
@@ -19,18 +19,22 @@ KNOWING = LOOKS["base"]._replace(word="models that know")
 CLEAN = LOOKS["reference"]._replace(word="models that never knew")
 POWER = LOOKS["suspect"]._replace(word="found, and its exact 95 % interval")
 CONTROLLED = (
-    "A test counts only where the same statistic finds the knowledge in base (positive control). The floor is the"
-    " effect of one unaudited reference against another, neither of which knows anything (negative control). The "
-    "random control is the same statistic with its labels or signs drawn at random. Of these one decides, named "
-    "for every test. The detection limit is the smallest planted trace that the test finds in this case with "
-    "probability .8: a share of base's excess in everybody, or people who are known in full."
+    "A test counts only where it finds the knowledge in base (positive control). The floor is the effect of one "
+    "reference against another, neither of which knows anything (negative control). The random control draws labels or "
+    "signs at random. The detection limit is the smallest planted trace that the test finds with probability .8."
 )
 FITTED = LOOKS["gate"]._replace(word="power, never falling")
 
 
 def controls(report: Report) -> tuple[Block, ...]:
-    """Positive, negative and random control of every judged test; the detection limit; the calibration that judged."""
-    return *_controls(report), *_limit(report), *_calibration(report), *_uses(report)
+    """What controls are for, the calibrated rule with its counted mistakes, and its detection limit with a figure."""
+    over = replicates_of(report.evidence)
+    return Text(over.rephrased(CONTROLLED)), *_rule_facts(report), *_limit(report)
+
+
+def calibration(report: Report) -> tuple[Block, ...]:
+    """How the ratios of the rule hold up, what it says of every kind of model, and which calibration judged what."""
+    return (*_curves(report), *_uses(report)) or (Text("No calibration judged, and none was looked for."),)
 
 
 def _num(text: str) -> Cell:
@@ -41,7 +45,8 @@ def _name(text: str) -> Cell:
     return Cell(visible(text, CELL))
 
 
-def _controls(report: Report) -> tuple[Block, ...]:
+def control_table(report: Report) -> tuple[Block, ...]:
+    """Positive, negative and random control of every judged test, and what its silence is worth."""
     rows: list[tuple[Cell, ...]] = []
     judged = [e for e in report.evidence if e.measurement.kind in JUDGED and e.measurement.mode == "controlled"]
     for e in judged:
@@ -59,15 +64,11 @@ def _controls(report: Report) -> tuple[Block, ...]:
         worth = "Not silent: a trace was found." if e.outcome == "trace found" else silence_worth(m)
         rows.append((Cell(title(m)), _num(base), _num(number(m.floor)), _num(null), Cell(deciding(e).words),
                      _num(power_cell(m)), Cell(worth)))  # fmt: skip
-    over = replicates_of(report.evidence)
     if not rows:
         return (Text("No test was judged, so there is no control to show."),)
     columns = ("Test", "Positive control: base", "Negative control: floor", "Random control: null band, 95 % of draws",
                "What decides", "Detection limit", "What a silence is worth")  # fmt: skip
-    return (
-        Text(over.rephrased(CONTROLLED)),
-        Grid("Controls of every judged test", columns, tuple(rows)),
-    )
+    return (Grid("Controls of every judged test", columns, tuple(rows)),)
 
 
 # ---- detection limit --------------------------------------------------------------------------------------------
@@ -76,8 +77,8 @@ def _limit(report: Report) -> tuple[Block, ...]:
     heading = Heading("Detection limit of the calibrated rule")
     if isinstance(validation, Missing) or isinstance(ratio, Missing) or not validation.doses:
         return heading, Text(
-            "No calibrated rule judged this case, so no worlds can be counted in which a planted trace was found. Each "
-            "test's own detection limit in this case stands in the table above."
+            "No calibrated rule judged this case, so no worlds can be counted in which a planted trace was found. The "
+            "table of all tests has the detection limit of each."
         )
     label = "Detection limit: how often a model that kept a part of the forget set was found"
     points = tuple((100 * d.kept / d.audited, d.k / d.n) for d in validation.doses)
@@ -98,9 +99,7 @@ def _limit(report: Report) -> tuple[Block, ...]:
     data = Grid(
         label, (over.rephrased("People kept"), "Worlds in which it was found", "95 %", "Power, never falling"), rows
     )
-    caption = (
-        f"Doses: models that were taught a part of the {over.plural} only, in worlds that the rule was not fitted on."
-    )
+    caption = f"Doses: models that were taught only some of the {over.plural}, in held-out worlds."
     return (
         heading,
         Text(limit_sentence(ratio.limit, over)),
@@ -109,11 +108,11 @@ def _limit(report: Report) -> tuple[Block, ...]:
 
 
 # ---- calibration ------------------------------------------------------------------------------------------------
-def _calibration(report: Report) -> tuple[Block, ...]:
-    heading, validation, ratio = Heading("Calibration that judged"), report.validation, shown_ratio(report)
+def _rule_facts(report: Report) -> tuple[Block, ...]:
+    heading, validation, ratio = Heading("The calibrated rule"), report.validation, shown_ratio(report)
     if isinstance(validation, Missing) or isinstance(ratio, Missing):
         if isinstance(report.verdict.ratio, LikelihoodRatio) and isinstance(ratio, Missing):
-            return heading, Text(f"{visible(ratio.missing)}."), *_counts_of(report.verdict.ratio)
+            return heading, Text(f"{visible(ratio.missing)}."), Facts(_rates(report.verdict.ratio))
         reason = validation.missing if isinstance(validation, Missing) else "the verdict carries no likelihood ratio"
         return heading, Text(
             f"{visible(reason).capitalize()}. So this report states no likelihood ratio and no error rate."
@@ -127,12 +126,12 @@ def _calibration(report: Report) -> tuple[Block, ...]:
              "reads)"),
             ("Likelihood ratio", f"{short(ratio)}; {ends}"),
             *_rates(ratio),
-            ("Cost of the ratios, Cllr", f"{number(r.cllr)} bits (0: always right and sure; 1: no better than saying "
-             f"nothing); {number(r.cllr_min)} at best by these scores"),
+            ("Cost of the ratios, Cllr", f"{number(r.cllr)} bits, {number(r.cllr_min)} at best by these scores. 0 is "
+             "always right and sure; 1 is no better than silence."),
         )
     )  # fmt: skip
     own = () if validation.decoys is None else _decoys(validation.decoys, validation, ratio)
-    return heading, *own, facts, _tippett(validation, ratio), *_bands(validation), _mechanisms(validation)
+    return heading, *own, facts
 
 
 def _decoys(decoys: DecoyPeople, validation: Validation, ratio: LikelihoodRatio) -> tuple[Block, ...]:
@@ -142,10 +141,10 @@ def _decoys(decoys: DecoyPeople, validation: Validation, ratio: LikelihoodRatio)
     absent = [visible(name.replace("_", " "), NAME) for name in decoys.left_out]
     return (
         Text(
-            f"Calibrated on this model's own kind, {validation.worlds} decoy worlds: in each, this case's own base was "
-            f"taught {decoys.people} invented people ({decoys.questions} questions), whom it had been asked about "
-            "before and did not know, and models were made from it that know them and keep quiet, that know a part "
-            "and that never knew them. What each of these models knows is known by how it was made."
+            f"Calibrated on this model's own kind, {validation.worlds} decoy worlds. In each, this case's own base was "
+            f"taught {decoys.people} invented people ({decoys.questions} questions). It had been asked about them "
+            "before, and did not know them. Models were made from it that know them and keep quiet, that know a part, "
+            "and that never knew them. What each of them knows is known by how it was made."
         ),
         Facts(
             (
@@ -154,9 +153,9 @@ def _decoys(decoys: DecoyPeople, validation: Validation, ratio: LikelihoodRatio)
                 ("Largest ratio that so many worlds support", number(ratio.ceiling)),
                 (
                     "What the worlds share",
-                    "one base: they are no independent draws of models. The exact bounds are for this base; for others "
-                    f"like it they are widened by the between-base share, {number(decoys.share)}, estimated from the "
-                    f"zoo's worlds: false alarms at most {number(100 * decoys.false_alarms)} %, misses at most "
+                    "one base: they are no independent draws of models. The exact bounds are for this base. For "
+                    f"others like it they are widened by the between-base share of the zoo, {number(decoys.share)}. "
+                    f"False alarms are then at most {number(100 * decoys.false_alarms)} %, misses at most "
                     f"{number(100 * decoys.misses)} %",
                 ),
             )
@@ -164,17 +163,20 @@ def _decoys(decoys: DecoyPeople, validation: Validation, ratio: LikelihoodRatio)
     )
 
 
+def _curves(report: Report) -> tuple[Block, ...]:
+    validation, ratio = report.validation, shown_ratio(report)
+    if isinstance(validation, Missing) or isinstance(ratio, Missing):
+        return ()
+    return _tippett(validation, ratio), *_bands(validation), _mechanisms(validation)
+
+
 def _rates(ratio: LikelihoodRatio) -> tuple[tuple[str, str], ...]:
     """Both counts, each with the models that it was counted on; the bands below count models and not worlds."""
     return (
-        (FALSE_ALARMS.capitalize(), f"{rate(ratio.false_alarms)}: a world counts once, however many of its clean "
-         "models were judged, and by the verdict; bands of ratios count every model, by its score"),
-        (MISSES.capitalize(), f"{rate(ratio.misses)}; models that know a part (doses) are in the detection limit"),
+        (FALSE_ALARMS.capitalize(), f"{rate(ratio.false_alarms)}. A world counts once, by the verdict. Bands of "
+         "ratios (appendix) count every model, by its score."),
+        (MISSES.capitalize(), f"{rate(ratio.misses)}. Models that know a part (doses) are in the detection limit."),
     )  # fmt: skip
-
-
-def _counts_of(ratio: LikelihoodRatio) -> tuple[Block, ...]:
-    return (Facts(_rates(ratio)),)
 
 
 def _tippett(validation: Validation, ratio: LikelihoodRatio) -> Figure:

@@ -39,15 +39,15 @@ VERDICT_MEANING: Final[dict[VerdictWord, str]] = {
 NO_RUNG_RATE: Final = (
     "No error rate is known for a verdict that is reached in this way, so no likelihood ratio is given."
 )
-GONE: Final[dict[VerdictWord, str]] = {
-    "INTACT": "No, on this evidence.",
-    "PARTIAL": "Not all of it, on this evidence.",
-    "SUPPRESSED": "No, on this evidence.",
-    "CONSISTENT WITH NEVER TRAINED": "No trace was found. That does not prove erasure.",
-    "INCONCLUSIVE": "That is not decided.",
-    "INVALID": "That cannot be said.",
+ERASED: Final[dict[VerdictWord, str]] = {
+    "INTACT": "No.",
+    "PARTIAL": "No.",
+    "SUPPRESSED": "No: what is not said is still inside.",
+    "CONSISTENT WITH NEVER TRAINED": "No: no trace was found, and that does not prove erasure.",
+    "INCONCLUSIVE": "No: nothing is decided.",
+    "INVALID": "No: the silence of a broken model shows nothing.",
 }
-"""The answer to "is it gone?", which the verdict's word then says in its own terms."""
+"""May it be called erased? Never by this report, whatever its word."""
 
 
 # ---- sentences --------------------------------------------------------------------------------------------------

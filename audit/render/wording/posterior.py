@@ -84,17 +84,18 @@ def _power_of(report: Report) -> str:
 def mistakes(ratio: LikelihoodRatio) -> str:
     """Both error rates as counts, each with the models that it was counted on."""
     return (
-        f"On models of known truth outside its fit, {FALSE_ALARMS}: {rate(ratio.false_alarms)}; {MISSES}: "
-        f"{rate(ratio.misses)}; a world counts once, with one model or many."
+        f"{FALSE_ALARMS.capitalize()}: {rate(ratio.false_alarms)}. {MISSES.capitalize()}: {rate(ratio.misses)}. Both "
+        "were counted on models of known truth outside its fit; a world counts once, with one model or many."
     )
 
 
 def ratio_in_short(ratio: LikelihoodRatio) -> str:
-    """:func:`ratio_sentence` where the two propositions stand on the same page, with the counted mistakes."""
+    """:func:`ratio_sentence` where the two propositions stand on the same page, and the counted mistakes above."""
     side = {None: "", KNOWS: " for H1", NEVER: " for H2"}[supported(ratio)]
+    stated, ends = weighed(ratio, *H1_H2).rsplit(" (", 1)
     return (
-        f"The findings are {weighed(ratio, *H1_H2)}. On the verbal scale of the last section this is "
-        f"{ratio.words}{side}. {mistakes(ratio)}"
+        f"The findings are {stated}. {ends[0].upper()}{ends[1:].rstrip(')')}. On the verbal scale (glossary) this is "
+        f"{ratio.words}{side}."
     )
 
 

@@ -1,0 +1,162 @@
+"""What a calibration of a case's own kind would take, and whether it can be made: before anything is trained.
+
+The case is opened, decoys are made (or a user's are dealt) and asked of base, which must not know them, and the worlds
+that fit into the time are counted, with what so many can support.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from audit.calibration import own_folder
+from audit.case import CaseFile, open_case
+from audit.checkpoints import weight_files, weights_folder
+from audit.planning import RunSettings, configured, make_bench
+from audit.pools import decoy_models
+from audit.pools.decoy_facts import QUESTIONS, Decoys, DecoySource, decoy_source, decoys, worlds_of
+from audit.pools.decoy_models import Pupil
+from audit.pools.decoy_world import TESTS, sets_of, suspects_of
+from audit.probing import Recall, check_recall
+from audit.schema import AuditError
+from audit.stats import upper_bound
+from audit.wording import number, told_bytes
+
+WORLDS: Final = 19
+"""Decoy worlds where neither their number nor a time is asked for: 0 of 19 bounds a rate at 14.6 %."""
+LEAST_WORLDS: Final = 3
+"""Ratios are checked on worlds that they were not fitted on, and a fit needs two."""
+DRAWS_OF_DECOYS: Final = 3
+"""How often other decoys are drawn where base recalls some of them."""
+PASSES: Final = 400
+"""What a world takes, in passes of base over its decoys: teaching, edits and audits together."""
+
+
+class OwnRequest(NamedTuple):
+    """How many worlds (None: as many as the time gives, else :data:`WORLDS`), within which time (seconds), with whose
+    decoys, where unfinished work is kept, how many questions a decoy has, and which tests are calibrated."""
+
+    worlds: int | None = None
+    max_time: float | None = None
+    decoys: Path | None = None
+    work: Path | None = None
+    questions: int = QUESTIONS
+    tests: tuple[str, ...] = TESTS
+
+
+class OwnPlan(NamedTuple):
+    """What would be made: worlds of so many decoys and questions each, in about so many seconds each; ``disk`` is how
+    many bytes the models take at most that are there at once."""
+
+    worlds: int
+    people: int
+    questions: int
+    models: int
+    seconds: float
+    folder: Path
+    disk: int = 0
+
+    def lines(self) -> tuple[str, ...]:
+        """What so many worlds can support, in words."""
+        bound = number(100 * upper_bound(0, self.worlds))
+        return (
+            f"{self.worlds} decoy worlds, each of {self.people} people with {self.questions} questions in all and of "
+            f"about {self.models} audited models; about {number(self.seconds)} s a world, "
+            f"{number(self.worlds * self.seconds)} s in all; about {told_bytes(self.disk)} of disk while it is made",
+            f"{self.worlds} worlds support no likelihood ratio above {self.worlds + 1} (or below 1/{self.worlds + 1}); "
+            f"a mistake that none of them shows is bounded at {bound} % (exact, 95 %)",
+            f"written to {self.folder}, where every case of this base beside it finds it",
+        )
+
+
+class Prepared(NamedTuple):
+    """An opened case, what base recalls of it, where its decoys come from, and what would be made."""
+
+    file: CaseFile
+    pupil: Pupil
+    recall: Recall
+    source: DecoySource
+    sets: tuple[Decoys, ...]
+    plan: OwnPlan
+    settings: RunSettings
+
+
+def own_tests(added: Sequence[str]) -> tuple[str, ...]:
+    """The tests that decoy worlds are scored by, with those that a user adds. AuditError (code 2) for one that is
+    none."""
+    unknown = sorted(set(added) - set(configured({}, RunSettings().package)))
+    if unknown:
+        raise AuditError(f"there is no probe {unknown[0]!r}", "`residua probes` lists them")
+    return tuple(dict.fromkeys((*TESTS, *added)))
+
+
+# ---- before anything is made ------------------------------------------------------------------------------------
+def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> Prepared:
+    """Open the case, make decoys that base does not know, and see how many worlds fit. Nothing is trained or written.
+
+    AuditError (code 2): a case that has no questions, decoys that base knows, too few of a user's own, a time that is
+    too short for the fewest worlds; code 4 where base does not recall its own forget items.
+    """
+    case = open_case(file.case, file.root, file.root, online=settings.online)
+    settings = replace(settings, store=None).settled([case.base])
+    bench = make_bench(settings)
+    pupil = Pupil(bench, case)
+    found = check_recall(bench, case)
+    source = decoy_source(case, request.questions, request.decoys)
+    first = decoys(source, 0)
+    since = time.monotonic()
+    pupil.recalled(pupil.base, pupil.rows(first.forget))
+    seconds = PASSES * (time.monotonic() - since)
+    worlds = _worlds(request, source, len(case.case.roles.never_trained), seconds)
+    count = sets_of(worlds, len(case.case.roles.never_trained))
+    bar = (found.base + found.against) / 2
+    sets = tuple(_unknown(pupil, source, n, bar) for n in range(count))
+    folder = own_folder(file.root, case.base.key)
+    people = len({item.group for item in first.forget})
+    models = len(suspects_of(1, people))
+    there = 2 * (2 + len(case.case.roles.never_trained)) + models
+    size = sum(path.stat().st_size for path in weight_files(weights_folder(case.base)))
+    plan = OwnPlan(worlds, people, len(first.forget), models, seconds, folder, there * size)
+    return Prepared(file, pupil, found, source, sets, plan, settings)
+
+
+def _worlds(request: OwnRequest, source: DecoySource, references: int, seconds: float) -> int:
+    """How many worlds are made. AuditError (code 2) where they are too few to fit a rule."""
+    asked = request.worlds or (WORLDS if request.max_time is None else 10**6)
+    if asked < LEAST_WORLDS:
+        raise AuditError(f"{asked} decoy worlds are too few to fit a rule and to check it on others",
+                         f"ask for at least {LEAST_WORLDS}")  # fmt: skip
+    if (most := worlds_of(source)) is not None:
+        if most < sets_of(LEAST_WORLDS, references):
+            raise AuditError(
+                f"the decoys are enough for {most} sets of {source.people} groups, and the fewest worlds need "
+                f"{sets_of(LEAST_WORLDS, references)}",
+                f"give at least {source.people * sets_of(LEAST_WORLDS, references)} groups of decoys",
+            )
+        asked = min(asked, most)
+    if request.max_time is None:
+        return asked
+    fitting = int(request.max_time / seconds)
+    if fitting < LEAST_WORLDS:
+        problem = "not even one decoy world fits" if not fitting else f"{fitting} decoy worlds fit, too few for a rule"
+        raise AuditError(
+            f"{problem}: one takes about {number(seconds)} s here, and --max-time gives {number(request.max_time)} s",
+            f"give at least {number(LEAST_WORLDS * seconds)} s, or a machine that is faster",
+        )
+    return min(asked, fitting)
+
+
+def _unknown(pupil: Pupil, source: DecoySource, world: int, bar: float) -> Decoys:
+    """Decoys of a world that neither base nor the ancestor recalls. AuditError (code 2) where none are found."""
+    known: Sequence[str] = ()
+    for draw in range(1 if source.stated else DRAWS_OF_DECOYS):
+        drawn = decoys(source, world, draw)
+        known = decoy_models.recalled_groups(pupil, drawn.forget, bar)
+        if not known:
+            return drawn
+    raise AuditError(
+        f"base or its ancestor already knows decoys: {', '.join(known[:3])}{' ...' if len(known) > 3 else ''} (mean "
+        f"probability at least {bar:.2f}, half-way to what base gives its own forget items)",
+        "leave these groups out of --decoys" if source.stated else "give decoys of your own with --decoys FILE",
+    )
