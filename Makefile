@@ -3,6 +3,7 @@
 # make test-thorough   tests of seconds that the default run leaves out: half an hour
 # make test-all   the thorough and the slow tests too: hours
 # make mutants   hours: which small changes of a sample do the tests notice? Goes on where it was stopped; ARGS="stats --show"
+# make docs   the documentation as a site in build/docs, strictly: a broken link or heading is an error
 # make lint   style, types and import contracts alone
 PYTHON ?= python3
 VENV ?= .venv
@@ -14,7 +15,7 @@ STAMP := $(VENV)/.installed
 # Two processes with many threads each fight for a small machine's cores; the work is shared out over processes instead.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install demo test test-thorough test-all mutants lint clean
+.PHONY: install demo test test-thorough test-all docs mutants lint clean
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
@@ -34,6 +35,9 @@ test-thorough: $(STAMP)
 
 test-all: $(STAMP)
 	$(VENV)/bin/python -m pytest -q -n $(WORKERS) --dist loadfile -m '' $(ARGS)
+
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict -d build/docs
 
 mutants: $(STAMP)
 	$(VENV)/bin/python -m pip install -q --disable-pip-version-check $(CONSTRAINTS) -e '.[dev,mutants]'

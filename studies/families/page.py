@@ -115,10 +115,10 @@ def summary(families: Sequence[Family], audits: Sequence[Audit]) -> str:
     rest, decided = len(families) - causal, sum(audit.verdict not in UNDECIDED for audit in audits)
     tests = [len(audit.measured) for audit in audits]
     return (
-        f"transformers 5.23 builds {causal} families of causal language models from a config. {n} of them open and pass "
-        f"the checks of their hooks: dense models, mixtures of experts, state-space models and hybrids. {len(audits)} "
-        f"were taught a few people and audited from the case to the report, by {min(tests)} to {max(tests)} tests each. "
-        f"{decided} verdicts were decided. The cross-checking backends open fewer: nnsight "
+        f"transformers 5.23 builds {causal} families of causal language models from a config. {n} of them open and "
+        f"pass the checks of their hooks: dense models, mixtures of experts, state-space models and hybrids. "
+        f"{len(audits)} were taught a few people and audited from the case to the report, by {min(tests)} to "
+        f"{max(tests)} tests each. {decided} verdicts were decided. The cross-checking backends open fewer: nnsight "
         f"{len(opened(families, 'nnsight'))}, transformer_lens {len(opened(families, 'transformer_lens'))}. Refused by "
         f"name, with the reason: {names}. The other {rest} model types are encoders, or are not built from a config. "
         "What a family has no part for (attention patterns of a state-space block) is a skip with that reason."

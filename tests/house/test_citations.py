@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDERS = ("audit", "probes", "saes", "dashboards", "studies", "tests")
+FOLDERS = ("audit", "probes", "saes", "dashboards", "docs", "studies", "tests")
 PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "studies").rglob("*.md"))
+"""Pages of the documentation cite pages that are made: tests/house/test_documentation.py holds their links."""
 
 FILE = re.compile(r"(?<![\w/<.-])(?:\.\./)*(?:[\w.-]+/)*[\w-]+\.(?:py|pyi|md|toml|cff)\b(?![\w/])")
 SECTION = re.compile(r"\b([A-Z]{4,})(?: (?:section )?\d+\.\d+|, \")")

@@ -4,6 +4,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 
 import audit
 from audit import engine, forecasting
-from audit.engine import runner
+from audit.case import load_case
+from audit.engine import auditing, runner
 from audit.planning import RunSettings
 from audit.zoo import Built
+from tests.house.test_readme import blocks
 from tests.planted import planted_package
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -43,15 +46,32 @@ def test_run_plan_and_forecast_need_only_a_case_and_a_folder() -> None:
         inspect.signature(call).bind("case.toml", out="runs/mine")
 
 
+def own_case(tiny: Path) -> str:
+    """The README's own case file, with the files of a case of the tiny world in the places of its own."""
+    (text,) = blocks("README.md", "toml")
+    case, place = load_case(tiny), tiny.parent.joinpath
+    own = tomllib.loads(text)
+    files = {own["roles"][role]["path"]: getattr(case.roles, role).path for role in ("base", "suspect")}
+    files |= {mine["path"]: x.path for mine, x in zip(own["roles"]["references"], case.roles.references, strict=True)}
+    files |= {own["data"][cohort]: str(getattr(case.data, cohort)) for cohort in ("forget", "retain", "holdout")}
+    for mine, theirs in files.items():
+        text = text.replace(f'"{mine}"', f'"{place(theirs)}"')
+    return text.replace(f'"{own["data"]["group"]}"', f'"{case.data.group}"')
+
+
 @pytest.mark.thorough
-def test_readme_runs_an_audit_from_python(zoo: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The README's own lines, with a case of the tiny world and planted probes in place of the real ones."""
-    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
-    assert "audit.run(" in block
-    lines = block.replace('"case.toml"', repr(str(zoo.cases["base"])))
+def test_readme_runs_an_audit_of_its_own_case_from_python(
+    zoo: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The README's own lines, of Python and of TOML, with the tiny world's files and planted probes."""
+    (lines,) = blocks("README.md", "python")
+    assert "residua.plan(" in lines and "residua.run(" in lines and len(lines.split("\n")) <= 12
+    assert len(blocks("README.md", "toml")[0].splitlines()) == 10
+    (tmp_path / "case.toml").write_text(own_case(zoo.cases["base"]))
     monkeypatch.chdir(tmp_path)
     with planted_package(tmp_path, f"planted_{tmp_path.name.replace('-', '_')}") as package:
-        monkeypatch.setattr(runner, "RunSettings", partial(RunSettings, package=package.name))
+        for module in (auditing, runner):
+            monkeypatch.setattr(module, "RunSettings", partial(RunSettings, package=package.name))
         shown: dict[str, object] = {}
         exec(lines, shown)  # noqa: S102
     report = shown["report"]
