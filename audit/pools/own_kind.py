@@ -27,13 +27,13 @@ from audit.calibration import (
 )
 from audit.planning import Step, Watch, configured
 from audit.pools import decoy_models
-from audit.pools.base_share import between_base_share
 from audit.pools.decoy_models import Teaching
 from audit.pools.decoy_plan import LEAST_WORLDS, OwnRequest, Prepared
 from audit.pools.decoy_world import DecoyPool, DecoyWorld, suspects_of
 from audit.pools.fit import Pooled, calibrate, write_all
 from audit.pools.renew import Renewed
 from audit.pools.stage_costs import Costs
+from audit.pools.zoo_variance import between_base_share
 from audit.probing import behaviour_of
 from audit.schema import AuditError, ExitCode, Record, content_key
 from audit.storage import exclusive, write_atomic
