@@ -96,19 +96,19 @@ def at_mean(model: ValueModel, rows: Rows, others: Rows) -> tuple[Write, ...]:
     return tuple(Replace(coefficient_site(block), mean(block), "key") for block in range(model.blocks))
 
 
-def answered(bench: Bench, base: Checkpoint, rows: Rows, asked: Sequence[Held]) -> list[Answered]:
+def answered(bench: Bench, base: Checkpoint, rows: Rows, requests: Sequence[Held]) -> list[Answered]:
     """What models answer under these writes."""
     last = after(bench.open(base).n_blocks - 1)
     states = Read(site=last, at="key")
     by_model: dict[str, list[int]] = {}
-    for n, each in enumerate(asked):
+    for n, each in enumerate(requests):
         by_model.setdefault(each.model.key, []).append(n)
     outputs: dict[int, Mapping[Read, Tensor]] = {}
     for numbers in by_model.values():
-        writes = [(asked[n].writes, None) for n in numbers]
-        done = bench.run_variants(asked[numbers[0]].model, rows, (KEY_LOGPROB, states), writes)
+        writes = [(requests[n].writes, None) for n in numbers]
+        done = bench.run_variants(requests[numbers[0]].model, rows, (KEY_LOGPROB, states), writes)
         outputs |= {n: each.reads for n, each in zip(numbers, done, strict=True)}
-    own = [outputs[n] for n in range(len(asked))]
+    own = [outputs[n] for n in range(len(requests))]
     read = bench.run_variants(base, rows, (KEY_LOGPROB,), [((Replace(last, x[states], "key"),), None) for x in own])
     return [
         Answered(*(np.exp(row_means(x[KEY_LOGPROB], rows)) for x in (mine, by_base.reads)))
@@ -127,8 +127,8 @@ def under_clamps(
 ) -> dict[str, Float[ndarray, "row clamp"]]:
     """Every model's answers under every one of :data:`CLAMPS`."""
     both = held(base, of), all_held(base.checkpoint, base.blocks)
-    asked = [Held(model, writes) for model in models.values() for writes in both]
-    done = answered(bench, base.checkpoint, of.sheet.rows, asked)
+    requests = [Held(model, writes) for model in models.values() for writes in both]
+    done = answered(bench, base.checkpoint, of.sheet.rows, requests)
     return {
         name: np.stack([part.own, full.own, part.by_base, full.by_base], 1)
         for name, part, full in zip(models, done[::2], done[1::2], strict=True)

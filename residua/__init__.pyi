@@ -1,9 +1,9 @@
 from audit import Bench as Bench
-from audit import Edit as Edit
-from audit import plan as plan
-from audit import run as run
-from audit import forecast as forecast
-from audit import Probe as Probe
 from audit import Case as Case
+from audit import Edit as Edit
+from audit import Probe as Probe
 from audit import Report as Report
 from audit import __version__ as __version__
+from audit import forecast as forecast
+from audit import plan as plan
+from audit import run as run

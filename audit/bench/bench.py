@@ -110,12 +110,12 @@ class Bench:
             outputs |= self._run(ckpt, job._replace(reads=others)).reads
         return Pass(rows, {read: outputs[read] for read in job.reads})
 
-    def run_together(self, ckpt: Checkpoint, asked: "Sequence[tuple[Rows, Sequence[Read]]]") -> list[Pass]:
+    def run_together(self, ckpt: Checkpoint, requests: "Sequence[tuple[Rows, Sequence[Read]]]") -> list[Pass]:
         """Several sets of rows, each with its reads, as :meth:`run` gives them one by one; scores of targets in one
         pass. See :mod:`audit.bench.packed_rows`."""
         from audit.bench import packed_rows
 
-        return packed_rows.run_together(self, ckpt, [packed_rows.Asked(rows, tuple(reads)) for rows, reads in asked])
+        return packed_rows.run_together(self, ckpt, [packed_rows.Asked(rows, tuple(reads)) for rows, reads in requests])
 
     def run_variants(
         self, ckpt: Checkpoint, rows: Rows, reads: Sequence[Read],
@@ -145,13 +145,13 @@ class Bench:
         return [each.reads for each in done]
 
     def tokens_of(
-        self, ckpt: Checkpoint, asked: "Sequence[tuple[Rows, Sequence[Read]]]", like: Checkpoint
+        self, ckpt: Checkpoint, requests: "Sequence[tuple[Rows, Sequence[Read]]]", like: Checkpoint
     ) -> int:  # fmt: skip
         """How many tokens go forward in :meth:`run_together`, from an empty store; ``like``, a model of the same
         architecture, is opened for that, and not ``ckpt``."""
         from audit.bench import packed_rows
 
-        every = [packed_rows.Asked(rows, tuple(reads)) for rows, reads in asked]
+        every = [packed_rows.Asked(rows, tuple(reads)) for rows, reads in requests]
         edited = any(record.is_hook for record in ckpt.edits)
         return packed_rows.tokens(self, self.pool.loaded(like).wrapper, every, edited)
 

@@ -58,11 +58,11 @@ def run_variants(bench: "Bench", ckpt: Checkpoint, jobs: Sequence[Job]) -> list[
     """What ``bench.run`` would give one by one, in the same order; all jobs are on the same rows."""
     if not jobs:
         return []
-    apart = [n for n, job in enumerate(jobs) if virtual_tokens_of(job.writes) is not None or bench.runs_apart(job)]
-    found = {n: bench.run(ckpt, jobs[n].rows, jobs[n].reads, jobs[n].writes, jobs[n].start) for n in apart}
-    joint = [n for n in range(len(jobs)) if n not in found]
-    found |= zip(joint, _kept(bench, ckpt, [jobs[n] for n in joint]), strict=True)
-    return [found[n] for n in range(len(jobs))]
+    separate = [n for n, job in enumerate(jobs) if virtual_tokens_of(job.writes) is not None or bench.runs_apart(job)]
+    cached = {n: bench.run(ckpt, jobs[n].rows, jobs[n].reads, jobs[n].writes, jobs[n].start) for n in separate}
+    joint = [n for n in range(len(jobs)) if n not in cached]
+    cached |= zip(joint, _kept(bench, ckpt, [jobs[n] for n in joint]), strict=True)
+    return [cached[n] for n in range(len(jobs))]
 
 
 def _kept(bench: "Bench", ckpt: Checkpoint, jobs: Sequence[Job]) -> list[Pass]:
@@ -75,24 +75,24 @@ def _kept(bench: "Bench", ckpt: Checkpoint, jobs: Sequence[Job]) -> list[Pass]:
     names = [cache_keys.read_names(settings, of, job.reads) or {} for of, job in zip(identities, jobs, strict=True)]
 
     def looked_up() -> tuple[list[dict[Read, Tensor]], list[int]]:
-        found = [cache_keys.stored(store, of) for of in names]
-        return found, [n for n, job in enumerate(jobs) if len(found[n]) < len(job.reads)]
+        cached = [cache_keys.stored(store, of) for of in names]
+        return cached, [n for n, job in enumerate(jobs) if len(cached[n]) < len(job.reads)]
 
-    found, waiting = looked_up()
+    cached, waiting = looked_up()
     with ExitStack() as stack:
         if waiting and store.waits:
-            named = [n for n in waiting if names[n]]
-            for name in sorted({cache_keys.pass_name(settings, identities[n]) for n in named}):
+            nameable = [n for n in waiting if names[n]]
+            for name in sorted({cache_keys.pass_name(settings, identities[n]) for n in nameable}):
                 stack.enter_context(store.exclusively(name))
-            found, waiting = looked_up()
+            cached, waiting = looked_up()
         missing = [
-            jobs[n]._replace(reads=tuple(read for read in jobs[n].reads if read not in found[n])) for n in waiting
+            jobs[n]._replace(reads=tuple(read for read in jobs[n].reads if read not in cached[n])) for n in waiting
         ]
         for n, reads in zip(waiting, bench.compute_jobs(ckpt, missing), strict=True):
             if names[n]:
                 cache_keys.keep(store, names[n], reads)
-            found[n] |= reads
-    return [Pass(job.rows, {read: reads[read] for read in job.reads}) for job, reads in zip(jobs, found, strict=True)]
+            cached[n] |= reads
+    return [Pass(job.rows, {read: reads[read] for read in job.reads}) for job, reads in zip(jobs, cached, strict=True)]
 
 
 def compute_variants(opened: LoadedModel, opener: Opener, jobs: Sequence[Job], budget: int) -> list[Computed]:
@@ -110,10 +110,12 @@ def _together(opened: LoadedModel, opener: Opener, jobs: Sequence[Job], budget: 
     for job in jobs:
         check_job(job, False, wrapper)
     targets, lengths = Targets(rows), row_positions(rows, wrapper)
-    apart = bool(rows.extra or opened.plays) or getattr(wrapper, "starts_whole", False) or not wrapper.tower().by_token
+    separate = (
+        bool(rows.extra or opened.plays) or getattr(wrapper, "starts_whole", False) or not wrapper.tower().by_token
+    )
     variants = [
         _Variant(job, readouts(rows, targets, job.reads, wrapper), last_block(job, head),
-                 None if apart else unchanged_below(job, wrapper)) for job in jobs
+                 None if separate else unchanged_below(job, wrapper)) for job in jobs
     ]  # fmt: skip
     if sum(variant.after is not None for variant in variants) < 2:
         variants = [variant._replace(after=None) for variant in variants]

@@ -104,8 +104,8 @@ class PartedPass:
     def run(self, budget: int) -> int:
         """Run every part; returns how often memory made a batch smaller. ``budget``: padded tokens a batch, those
         whose keys and values are looked at among them."""
-        whole = self._plan.whole
-        halvings = self._batched(whole, 0, budget, lambda index: self._forward(self._part(whole[index], 0), None))
+        unshared = self._plan.unshared
+        halvings = self._batched(unshared, 0, budget, lambda index: self._forward(self._part(unshared[index], 0), None))
         for stem in self._plan.stems:
             run = partial(self._after_heads, stem, budget)
             size = max(1, padded_tokens(budget, self._wrapper.device) // stem.cut)

@@ -36,18 +36,18 @@ class Stem(NamedTuple):
 
 class TokenPlan(NamedTuple):
     """``ends``: how many of a row's first tokens are needed. ``carrier``: the row whose states are its own, too.
-    ``whole``: carriers that go forward from their first token on; the others stand in ``stems``."""
+    ``unshared``: carriers that go forward from their first token on; the others stand in ``stems``."""
 
     ends: Int[Tensor, " row"]
     carrier: Int[Tensor, " row"]
-    whole: Int[Tensor, " row"]
+    unshared: Int[Tensor, " row"]
     stems: tuple[Stem, ...]
 
     @property
     def tokens(self) -> int:
         """Tokens that go forward."""
         parts = sum(s.cut * len(s.heads) + int((self.ends[s.tails] - s.cut).sum()) for s in self.stems)
-        return int(self.ends[self.whole].sum()) + parts
+        return int(self.ends[self.unshared].sum()) + parts
 
 
 def needed(rows: Rows, reads: Sequence[Read]) -> Int[Tensor, " row"]:
@@ -73,15 +73,15 @@ def token_plan(rows: Rows, reads: Sequence[Read], parted: Callable[[], bool]) ->
     last = np.where(carried, len(order), np.arange(len(order)))[::-1]
     carrier = torch.empty(len(order), dtype=torch.long)
     carrier[torch.from_numpy(order)] = torch.from_numpy(order[np.minimum.accumulate(last)[::-1]])
-    kept = np.flatnonzero(~carried & (sorted_ends > 0))
-    every = torch.from_numpy(order[kept])
-    between = np.array([common[a:b].min() for a, b in zip(kept[:-1], kept[1:], strict=True)], dtype=int)
-    stems = _stems(every, between) if len(kept) > 1 else ()
+    carriers = np.flatnonzero(~carried & (sorted_ends > 0))
+    every = torch.from_numpy(order[carriers])
+    between = np.array([common[a:b].min() for a, b in zip(carriers[:-1], carriers[1:], strict=True)], dtype=int)
+    stems = _stems(every, between) if len(carriers) > 1 else ()
     if not stems or not parted():
         return TokenPlan(ends, carrier, every.sort().values, ())
     inside = torch.cat([stem.tails for stem in stems])
-    whole = every[~torch.isin(every, inside)].sort().values
-    return TokenPlan(ends, carrier, whole, stems)
+    unshared = every[~torch.isin(every, inside)].sort().values
+    return TokenPlan(ends, carrier, unshared, stems)
 
 
 def _ordered(ids: Int[ndarray, "row pos"], ends: Int[ndarray, " row"]) -> tuple[ndarray, ndarray]:

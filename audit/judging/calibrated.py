@@ -245,8 +245,8 @@ def decide(
         of_whom = None if subjects is None else decoys_of(subjects, joint_opinion.joint.record)
         calibrated = _calibrated(reached, first, roles, joint_opinion)
         if calibrated is not None and of_whom is not None:
-            said = own_sentence(of_whom, joint_opinion.ratio)
-            calibrated = calibrated.model_copy(update={"because": (*calibrated.because, said)})
+            sentence = own_sentence(of_whom, joint_opinion.ratio)
+            calibrated = calibrated.model_copy(update={"because": (*calibrated.because, sentence)})
     return weighed, calibrated or worded(reached, roles, _stale(standing))
 
 

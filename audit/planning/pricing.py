@@ -198,23 +198,23 @@ class Pricer:
         seen = {(model.key, self.case.rows(texts).hash): set((SCORE,)) for model, texts in before}
         tokens, models = 0, 1
         for (role, reference), fetched in by_model(fetches).items():
-            asked: list[tuple[Rows, list[Read]]] = []
+            requests: list[tuple[Rows, list[Read]]] = []
             for fetch in fetched:
                 known = seen.setdefault(self._place(fetch), set())
                 missing = [read for read in fetch.reads if read not in known]
                 if missing:
-                    asked.append((self.case.rows(fetch.texts), missing))
+                    requests.append((self.case.rows(fetch.texts), missing))
                     models = max(models, self.bench.passes_of(missing))
                 known.update(fetch.reads)
-            tokens += self._forward(self.case.checkpoint(role, reference), asked)
+            tokens += self._forward(self.case.checkpoint(role, reference), requests)
         return Cost(fwd_tokens=tokens, resident=models)
 
-    def _forward(self, model: Checkpoint, asked: Sequence[tuple[Rows, Sequence[Read]]]) -> int:
+    def _forward(self, model: Checkpoint, requests: Sequence[tuple[Rows, Sequence[Read]]]) -> int:
         """Tokens that go forward for these reads; without weights, which say whether beginnings are shared, all."""
         if self._sketched:
-            tokens = sum(self.bench.passes_of(reads) * int(rows.mask.sum()) for rows, reads in asked)
+            tokens = sum(self.bench.passes_of(reads) * int(rows.mask.sum()) for rows, reads in requests)
             return round(self.case.states_per_token * tokens)
-        return self.bench.tokens_of(model, asked, like=self.case.base)
+        return self.bench.tokens_of(model, requests, like=self.case.base)
 
     def _place(self, fetch: Fetch) -> tuple[str, str]:
         return self.case.checkpoint(fetch.role, fetch.reference).key, self.case.rows(fetch.texts).hash

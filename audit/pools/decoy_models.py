@@ -85,8 +85,8 @@ def _by_group(rows: Rows, logprob: Sequence[float]) -> dict[str, float]:
 def recalled_groups(pupil: Pupil, items: Sequence[Item], bar: float) -> tuple[str, ...]:
     """The groups of whose items base, or the ancestor, gives a mean probability of at least ``bar``: they are known."""
     rows = pupil.rows(items)
-    asked = [pupil.base, *([] if pupil.case.ancestor is None else [pupil.case.ancestor])]
-    known = {group for who in asked for group, share in pupil.recalled(who, rows).items() if share >= bar}
+    models = [pupil.base, *([] if pupil.case.ancestor is None else [pupil.case.ancestor])]
+    known = {group for who in models for group, share in pupil.recalled(who, rows).items() if share >= bar}
     return tuple(sorted(known))
 
 
@@ -128,7 +128,7 @@ def _taught(
 ) -> Teaching | None:
     """Teach a copy; with ``stop`` until the lift is there, and nothing is written where half of it is not reached.
     None where the loss stops being finite."""
-    rows, kept = pupil.rows(items), _kept(pupil)
+    rows, retained = pupil.rows(items), _kept(pupil)
     before = _mean(pupil.recalled(pupil.base, rows))
     recipe = TrainingRecipe(
         "decoys", _both, steps=teaching.steps, lr=teaching.lr, batch=BATCH, warmup_steps=10, schedule="constant",
@@ -151,7 +151,7 @@ def _taught(
                 raise _TaughtEnough
 
         try:
-            descend(learner, recipe, TrainData(retain=stacked([rows, kept])), original, look)
+            descend(learner, recipe, TrainData(retain=stacked([rows, retained])), original, look)
         except _TaughtEnough:
             pass
         except AuditError as error:
@@ -202,13 +202,13 @@ def _parameters(pupil: Pupil) -> int:
 
 
 # ---- forgetting -------------------------------------------------------------------------------------------------
-def edited(pupil: Pupil, parent: Path, named: tuple[str, int], data: EditData, out: Path, rate: float) -> Path:
+def edited(pupil: Pupil, parent: Path, mechanism: tuple[str, int], data: EditData, out: Path, rate: float) -> Path:
     """Make a taught model forget by a mechanism of the zoo's kit as a world runs it, unless that lies at ``out``.
 
     A fake that destroys what it should keep hides nothing: it is made again and gentler. AuditError as the edit's own,
     such as a head that is tied, and where even the gentlest fake destroys.
     """
-    name, world = named
+    name, world = mechanism
     if out.is_dir():
         return out
     start, edit = resolve(Source(path=str(parent)), parent), scaled_edit(name, world, rate)
@@ -216,8 +216,8 @@ def edited(pupil: Pupil, parent: Path, named: tuple[str, int], data: EditData, o
         trial = out.with_name(f"{out.name}-{gentler:g}")
         shutil.rmtree(trial, ignore_errors=True)
         chosen = edit if gentler == 1 else edit.model_copy(update={"gamma": getattr(edit, "gamma", 1.0) * gentler})
-        made = chosen.fit(pupil.bench, start, data, trial)
-        if not mechanisms.has_kind(name, "fake") or _keeps(pupil, start, made, data.retain):
+        fitted = chosen.fit(pupil.bench, start, data, trial)
+        if not mechanisms.has_kind(name, "fake") or _keeps(pupil, start, fitted, data.retain):
             trial.rename(out)
             return out
         shutil.rmtree(trial)
@@ -225,11 +225,11 @@ def edited(pupil: Pupil, parent: Path, named: tuple[str, int], data: EditData, o
 
 
 def _keeps(pupil: Pupil, before: Checkpoint, after: Checkpoint, retain: Rows | None) -> bool:
-    """Does an edited model still give what it keeps a good part of the probability that it had?"""
-    if retain is None:
-        return True
-    first, now = (_mean(pupil.recalled(who, retain)) for who in (before, after))
-    return now >= KEPT_SHARE * first
+    """Does an edited model still give what it keeps, and general texts, a good part of the probability that it had?"""
+    general = pupil.case.cohorts.get("general", ())
+    groups = [rows for rows in (retain, pupil.rows(general) if general else None) if rows is not None]
+    shares = [_mean(pupil.recalled(after, rows)) / _mean(pupil.recalled(before, rows)) for rows in groups]
+    return all(share >= KEPT_SHARE for share in shares)
 
 
 def scaled_edit(name: str, world: int, rate: float) -> Edit:

@@ -102,7 +102,7 @@ def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> P
     settings = replace(settings, store=None).settled([case.base])
     bench = make_bench(settings)
     pupil = Pupil(bench, case)
-    found = check_recall(bench, case)
+    recall = check_recall(bench, case)
     source = decoy_source(case, request.questions, request.decoys)
     first = decoys(source, 0)
     since = time.monotonic()
@@ -110,22 +110,22 @@ def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> P
     seconds = PASSES * (time.monotonic() - since)
     worlds = _worlds(request, source, len(case.case.roles.never_trained), seconds)
     count = sets_of(worlds, len(case.case.roles.never_trained))
-    bar = (found.base + found.against) / 2
+    bar = (recall.base + recall.against) / 2
     sets = tuple(_unknown(pupil, source, n, bar) for n in range(count))
     folder = own_folder(file.root, case.base.key)
     people = len({item.group for item in first.forget})
     models = len(suspects_of(1, people))
-    there = 2 * (2 + len(case.case.roles.never_trained)) + models
+    together = 2 * (2 + len(case.case.roles.never_trained)) + models
     size = sum(path.stat().st_size for path in weight_files(weights_folder(case.base)))
-    plan = OwnPlan(worlds, people, len(first.forget), models, seconds, folder, there * size)
-    return Prepared(file, pupil, found, source, sets, plan, settings)
+    plan = OwnPlan(worlds, people, len(first.forget), models, seconds, folder, together * size)
+    return Prepared(file, pupil, recall, source, sets, plan, settings)
 
 
 def _worlds(request: OwnRequest, source: DecoySource, references: int, seconds: float) -> int:
     """How many worlds are made. AuditError (code 2) where they are too few to fit a rule."""
-    asked = request.worlds or (WORLDS if request.max_time is None else 10**6)
-    if asked < LEAST_WORLDS:
-        raise AuditError(f"{asked} decoy worlds are too few to fit a rule and to check it on others",
+    wanted = request.worlds or (WORLDS if request.max_time is None else 10**6)
+    if wanted < LEAST_WORLDS:
+        raise AuditError(f"{wanted} decoy worlds are too few to fit a rule and to check it on others",
                          f"ask for at least {LEAST_WORLDS}")  # fmt: skip
     if (most := worlds_of(source)) is not None:
         if most < sets_of(LEAST_WORLDS, references):
@@ -134,9 +134,9 @@ def _worlds(request: OwnRequest, source: DecoySource, references: int, seconds: 
                 f"{sets_of(LEAST_WORLDS, references)}",
                 f"give at least {source.people * sets_of(LEAST_WORLDS, references)} groups of decoys",
             )
-        asked = min(asked, most)
+        wanted = min(wanted, most)
     if request.max_time is None:
-        return asked
+        return wanted
     fitting = int(request.max_time / seconds)
     if fitting < LEAST_WORLDS:
         problem = "not even one decoy world fits" if not fitting else f"{fitting} decoy worlds fit, too few for a rule"
@@ -144,7 +144,7 @@ def _worlds(request: OwnRequest, source: DecoySource, references: int, seconds: 
             f"{problem}: one takes about {number(seconds)} s here, and --max-time gives {number(request.max_time)} s",
             f"give at least {number(LEAST_WORLDS * seconds)} s, or a machine that is faster",
         )
-    return min(asked, fitting)
+    return min(wanted, fitting)
 
 
 def _unknown(pupil: Pupil, source: DecoySource, world: int, bar: float) -> Decoys:

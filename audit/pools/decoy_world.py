@@ -18,7 +18,7 @@ from audit.bench import Bench
 from audit.calibration import Content, Score, ScoredModel
 from audit.case import CaseFile, moved, open_case
 from audit.checkpoints import resolve
-from audit.edits import EditData, edit_data
+from audit.edits import Choice, EditData, edit_data
 from audit.engine import Prepared, Run, domain_of, prepare
 from audit.planning import Dropped, Pricer, RunSettings, configured, unwatched
 from audit.pools import decoy_models
@@ -184,17 +184,18 @@ class DecoyWorld:
         )
 
     def _edited(self, suspect: DecoySuspect, parent: Path, target: Decoys) -> Path:
-        named = suspect.mechanism, self.world
-        data = self._data_of(parent, target, decoy_models.scaled_edit(*named, self.pool.teaching.lr).needs)
+        mechanism = suspect.mechanism, self.world
+        data = self._data_of(parent, target, decoy_models.scaled_edit(*mechanism, self.pool.teaching.lr).needs)
         out = self.folder / "models" / suspect.model
-        return decoy_models.edited(self.pool.pupil, parent, named, data, out, self.pool.teaching.lr)
+        return decoy_models.edited(self.pool.pupil, parent, mechanism, data, out, self.pool.teaching.lr)
 
     def _data_of(self, parent: Path, target: Decoys, needs: Sequence[str]) -> EditData:
         """The rows that an edit of these decoys may see."""
         data = self.data if target is self.items else write_data(target, self.pool, self.folder / "data-others")
         roles = Roles(base=Source(path=str(parent)), suspect=Source(path=str(parent)))
         case = self._case("edit", roles).model_copy(update={"data": data})
-        return edit_data(open_case(case, self.pool.work, self.folder / "edit"), needs)
+        opened = open_case(case, self.pool.work, self.folder / "edit")
+        return edit_data(opened, needs, Choice(keep_general="general" in opened.cohorts))
 
     # ---- audits -------------------------------------------------------------------------------------------------
     def _case(self, name: str, roles: Roles) -> Case:
@@ -260,8 +261,8 @@ def write_data(decoys: Decoys, pool: DecoyPool, folder: Path) -> DataFiles:
     """The files of a world's audits: its decoys, as many of the case's own retain items, and its general texts."""
     folder.mkdir(parents=True, exist_ok=True)
     case = pool.pupil.case
-    kept = _alike(case.items(Texts(cohort="retain")), decoys.forget)
-    cohorts = {"forget": decoys.forget, "retain": kept, "holdout": decoys.holdout,
+    retained = _alike(case.items(Texts(cohort="retain")), decoys.forget)
+    cohorts = {"forget": decoys.forget, "retain": retained, "holdout": decoys.holdout,
                "general": case.cohorts.get("general", ())}  # fmt: skip
     files = {name: str(folder / f"{name}.jsonl") for name, items in cohorts.items() if items}
     for name, path in files.items():

@@ -74,6 +74,8 @@ def calibrate_own(prepared: Prepared, request: OwnRequest, watch: Watch, command
         left_out = tuple(dict.fromkeys(note for n in range(len(worlds)) for note in _notes(worlds[n])))
         fitted = _fitted(prepared, pool, worlds, command, left_out)
         shutil.rmtree(work, ignore_errors=True)
+        if not any(work.parent.iterdir()):
+            work.parent.rmdir()
         return fitted
 
 
@@ -124,8 +126,8 @@ def _scored(
             break
         watch(Step("world", f"decoy world {world + 1}", world, planned))
         costs = Costs(pool.work / f"costs-{world:04d}.json")
-        made = DecoyWorld(pool, world, costs)
-        models = made.scored()
+        current = DecoyWorld(pool, world, costs)
+        models = current.scored()
         write_world(path, WorldScores(
             world=world, recipe=recipe, models=models, behaviours=digests,
             stages_cpu_s={stage: round(s, 2) for stage, s in sorted(costs.cpu_s.items())},
@@ -146,8 +148,8 @@ def _scored(
 
 def _notes(world: WorldScores) -> tuple[str, ...]:
     """The fakes that a world lacks, which its architecture does not admit."""
-    there = {model.model for model in world.models}
-    return tuple(s.mechanism for s in suspects_of(world.world, _people(world.models)) if s.model not in there)
+    present = {model.model for model in world.models}
+    return tuple(s.mechanism for s in suspects_of(world.world, _people(world.models)) if s.model not in present)
 
 
 def _people(models: Sequence[ScoredModel]) -> int:

@@ -48,6 +48,7 @@ from .formats.terminal import table as table
 from .formats.terminal import trigger_lines as trigger_lines
 from .interchange import foreign as foreign
 from .interchange import read_published as read_published
+from .sections.blocks import APPENDIX as APPENDIX
 from .sections.blocks import Block as Block
 from .sections.blocks import Bullets as Bullets
 from .sections.blocks import Cell as Cell
@@ -57,6 +58,7 @@ from .sections.blocks import Figure as Figure
 from .sections.blocks import Grid as Grid
 from .sections.blocks import Heading as Heading
 from .sections.blocks import Text as Text
+from .sections.blocks import letter as letter
 from .sections.detections import detection_grid as detection_grid
 from .sections.detections import detections as detections
 from .sections.detections import findings_of as findings_of

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from audit.runs.printing import printed
 from audit.runs.report_file import documents
 from audit.schema import AuditError, Report
 from audit.storage import write_atomic
@@ -23,7 +24,7 @@ def export(report: Report, target: Path, wanted: Wanted) -> int:
         for name, data in files.items():
             write_atomic(target / name, data)
         return len(files)
-    write_atomic(target, _rendered(report, target, wanted).encode())
+    write_atomic(target, _rendered(report, target, wanted))
     return 1
 
 
@@ -39,15 +40,16 @@ def _everything(report: Report, wanted: Wanted) -> dict[str, bytes]:
     return files
 
 
-def _rendered(report: Report, target: Path, wanted: Wanted) -> str:
+def _rendered(report: Report, target: Path, wanted: Wanted) -> bytes:
     """The report in the format that the ending of a file name asks for."""
     from audit.render import html, interactive, junit, markdown
 
-    writers: dict[str, Callable[[], str]] = {
+    writers: dict[str, Callable[[], str | bytes]] = {
         ".html": lambda: (interactive if wanted.interactive else html)(report, wanted.prior_odds),
         ".md": lambda: markdown(report, wanted.prior_odds),
         ".json": lambda: report.model_dump_json(indent=1) + "\n",
         ".xml": lambda: junit(report),
+        ".pdf": lambda: printed(html(report, wanted.prior_odds)),
     }
     if target.suffix not in writers:
         raise AuditError(f"{target}: no such format", f"end the name in {', '.join(writers)}, or name a folder")
@@ -55,4 +57,5 @@ def _rendered(report: Report, target: Path, wanted: Wanted) -> str:
         raise AuditError(f"{target}: only a page can be interactive", "end the name in .html, or name a folder")
     if wanted.prior_odds is not None and target.suffix in (".json", ".xml"):
         raise AuditError(f"{target}: a prior is the reader's, no part of this format", "end the name in .html or .md")
-    return writers[target.suffix]()
+    written = writers[target.suffix]()
+    return written if isinstance(written, bytes) else written.encode()

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from audit.render import report_sections
+from audit.render import APPENDIX, letter, report_sections
 from audit.schema import Report
 from audit.wording import NAME, size, visible
 from dashboards import bar, export, show, states
@@ -30,7 +30,11 @@ st.download_button(f"Download {chosen.label}", data, f"{report.report_id}{chosen
 if report.masked:
     show.note("What it quotes of the data is masked. A copy with the texts in clear, which warns of them, is made by:")
     show.command(f"residua report {view.vault.root / view.run.name} --unmask -o unmasked.html")
-for number, section in enumerate(report_sections(report), 1):
-    show.markup(f'<h2 id="{section.id}">{number} {section.title}</h2>')
+parts = report_sections(report)
+body = sum(not section.appendix for section in parts)
+for place, section in enumerate(parts):
+    number = letter(place - body) if section.appendix else place + 1
+    behind = f"{APPENDIX} " if section.appendix else ""
+    show.markup(f'<h2 id="{section.id}">{behind}{number} {section.title}</h2>')
     show.blocks(section.blocks)
 show.note(f"End of report {visible(report.report_id, NAME)}")

@@ -209,15 +209,17 @@ def replayed(path: Path) -> Side:
 
 def measured(bench: Bench, condition: str, repeats: int, seed: int) -> AuditRow:
     """An audit and its bare passes in turn, each repeat in shuffled order; repeats that were made before are kept."""
-    path, kept = recorded(bench, condition), bench.folder(f"{condition}.jsonl".replace(" ", "-"))
-    done = [Side(**json.loads(line)) for line in kept.read_text().splitlines()] if kept.is_file() else []
+    path, repeats_file = recorded(bench, condition), bench.folder(f"{condition}.jsonl".replace(" ", "-"))
+    done = (
+        [Side(**json.loads(line)) for line in repeats_file.read_text().splitlines()] if repeats_file.is_file() else []
+    )
     dice = np.random.default_rng((seed, len(done)))
     for _ in range(len(done) // 2, repeats):
         both = [
             audited(bench, condition) if side == AUDIT else replayed(path) for side in dice.permutation([AUDIT, BARE])
         ]
         done += both
-        with kept.open("a", encoding="utf-8") as file:
+        with repeats_file.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(side._asdict()) + "\n" for side in both)
         log.info("%s, %s: %s", bench.name, condition, [(side.side, round(side.cpu_s, 1)) for side in both])
     passes = PassList.read(path)

@@ -41,19 +41,19 @@ def variants(family: str) -> Variants:
 
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_variants_give_together_what_each_gives_alone(family: str) -> None:
-    ckpt, asked, one = toy.checkpoint(family), variants(family), Bench()
-    together = Bench(token_budget=60).run_variants(ckpt, ROWS, (KEY,), asked)
-    for (writes, start), found in zip(asked, together, strict=True):
-        alone = one.run(ckpt, ROWS, (KEY,), writes, start)
-        torch.testing.assert_close(found[KEY], alone[KEY], atol=1e-5, rtol=1e-5)
+    ckpt, requests, one = toy.checkpoint(family), variants(family), Bench()
+    together = Bench(token_budget=60).run_variants(ckpt, ROWS, (KEY,), requests)
+    for (writes, start), variant in zip(requests, together, strict=True):
+        single = one.run(ckpt, ROWS, (KEY,), writes, start)
+        torch.testing.assert_close(variant[KEY], single[KEY], atol=1e-5, rtol=1e-5)
 
 
 def test_a_read_below_the_change_is_there_too() -> None:
-    ckpt, asked = toy.checkpoint("llama"), variants("llama")[2::3]
-    for (writes, start), found in zip(asked, Bench().run_variants(ckpt, ROWS, (KEY, LOW), asked), strict=True):
-        alone = Bench().run(ckpt, ROWS, (KEY, LOW), writes, start)
+    ckpt, requests = toy.checkpoint("llama"), variants("llama")[2::3]
+    for (writes, start), variant in zip(requests, Bench().run_variants(ckpt, ROWS, (KEY, LOW), requests), strict=True):
+        single = Bench().run(ckpt, ROWS, (KEY, LOW), writes, start)
         for read in (KEY, LOW):
-            torch.testing.assert_close(found[read], alone[read], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(variant[read], single[read], atol=1e-5, rtol=1e-5)
 
 
 def blocks_run(bench: Bench, *models: str) -> list[int]:
@@ -68,9 +68,9 @@ def blocks_run(bench: Bench, *models: str) -> list[int]:
 def test_no_block_below_the_first_change_runs_again() -> None:
     bench, ckpt = Bench(), toy.checkpoint("llama")
     given = torch.zeros(len(ROWS.targets("key")[0]), 48)
-    asked: Variants = [((Replace(after(block), given, "key"),), None) for block in range(3)]
+    requests: Variants = [((Replace(after(block), given, "key"),), None) for block in range(3)]
     ran = blocks_run(bench, "reader")
-    bench.run_variants(ckpt, ROWS, (KEY,), asked)
+    bench.run_variants(ckpt, ROWS, (KEY,), requests)
     assert ran == [0, 1, 2, 1, 2, 2]
 
 
@@ -82,18 +82,18 @@ def test_another_model_runs_once_for_all_that_it_gives() -> None:
 
 
 def test_variants_are_kept_and_found_one_by_one(tmp_path: Path) -> None:
-    ckpt, asked, bench = toy.checkpoint("llama"), variants("llama"), Bench(store=Store(tmp_path))
-    done = bench.run_variants(ckpt, ROWS, (KEY,), asked)
+    ckpt, requests, bench = toy.checkpoint("llama"), variants("llama"), Bench(store=Store(tmp_path))
+    done = bench.run_variants(ckpt, ROWS, (KEY,), requests)
     ran = bench.fwd_tokens
-    for (writes, start), found in zip(asked, done, strict=True):
-        assert torch.equal(bench.run(ckpt, ROWS, (KEY,), writes, start)[KEY], found[KEY])
-    bench.run_variants(ckpt, ROWS, (KEY,), asked)
+    for (writes, start), variant in zip(requests, done, strict=True):
+        assert torch.equal(bench.run(ckpt, ROWS, (KEY,), writes, start)[KEY], variant[KEY])
+    bench.run_variants(ckpt, ROWS, (KEY,), requests)
     assert bench.fwd_tokens == ran
 
 
 def test_a_variant_that_the_store_has_is_not_run(tmp_path: Path) -> None:
-    ckpt, asked, bench = toy.checkpoint("llama"), variants("llama")[:3], Bench(store=Store(tmp_path))
-    bench.run(ckpt, ROWS, (KEY,), asked[0][0])
+    ckpt, requests, bench = toy.checkpoint("llama"), variants("llama")[:3], Bench(store=Store(tmp_path))
+    bench.run(ckpt, ROWS, (KEY,), requests[0][0])
     ran = bench.fwd_tokens
-    bench.run_variants(ckpt, ROWS, (KEY,), asked)
+    bench.run_variants(ckpt, ROWS, (KEY,), requests)
     assert bench.fwd_tokens - ran == 2 * int(ROWS.mask.sum())

@@ -25,10 +25,10 @@ def alternates() -> Asked:
     return list(zip(sets, [(KEY,), (KEY, ANSWER), SCORES, (LENS, KEY), (LENS, KEY), (STATE, KEY)], strict=True))
 
 
-def whole(bench: Bench, rows: Rows, reads: tuple[Read, ...]) -> dict[Read, torch.Tensor]:
+def of_whole_rows(bench: Bench, rows: Rows, reads: tuple[Read, ...]) -> dict[Read, torch.Tensor]:
     """The same of whole rows, alone."""
-    found = bench.run(toy.checkpoint("llama"), rows, (*reads, replace_at(STATE)))
-    return {read: found[read] for read in reads}
+    read_of = bench.run(toy.checkpoint("llama"), rows, (*reads, replace_at(STATE)))
+    return {read: read_of[read] for read in reads}
 
 
 def replace_at(read: Read) -> Read:
@@ -36,46 +36,46 @@ def replace_at(read: Read) -> Read:
     return read.model_copy(update={"at": "all"})
 
 
-@pytest.mark.parametrize("kept", [True, False])
-def test_a_set_gives_in_company_what_it_gives_alone(kept: bool, tmp_path: Path) -> None:
-    asked, ckpt = alternates(), toy.checkpoint("llama")
-    bench = Bench(store=Store(tmp_path) if kept else None)
-    done, alone = bench.run_together(ckpt, asked), Bench()
-    for (rows, reads), found in zip(asked, done, strict=True):
-        assert found.rows is rows and set(found.reads) == set(reads)
-        for read, values in whole(alone, rows, reads).items():
-            torch.testing.assert_close(found[read], values, atol=1e-5, rtol=1e-5)
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_set_gives_in_company_what_it_gives_alone(stored: bool, tmp_path: Path) -> None:
+    requests, ckpt = alternates(), toy.checkpoint("llama")
+    bench = Bench(store=Store(tmp_path) if stored else None)
+    done, single = bench.run_together(ckpt, requests), Bench()
+    for (rows, reads), read_of in zip(requests, done, strict=True):
+        assert read_of.rows is rows and set(read_of.reads) == set(reads)
+        for read, values in of_whole_rows(single, rows, reads).items():
+            torch.testing.assert_close(read_of[read], values, atol=1e-5, rtol=1e-5)
 
 
 def test_what_went_forward_together_is_found_by_who_asks_for_one(tmp_path: Path) -> None:
-    asked, ckpt, bench = alternates(), toy.checkpoint("llama"), Bench(store=Store(tmp_path))
-    done = bench.run_together(ckpt, asked)
+    requests, ckpt, bench = alternates(), toy.checkpoint("llama"), Bench(store=Store(tmp_path))
+    done = bench.run_together(ckpt, requests)
     ran = bench.fwd_tokens
-    for (rows, reads), found in zip(asked, done, strict=True):
+    for (rows, reads), read_of in zip(requests, done, strict=True):
         again = bench.run(ckpt, rows, reads)
-        assert all(torch.equal(again[read], found[read]) for read in reads)
-    bench.run_together(ckpt, asked)
+        assert all(torch.equal(again[read], read_of[read]) for read in reads)
+    bench.run_together(ckpt, requests)
     assert bench.fwd_tokens == ran
 
 
 def test_what_the_store_has_goes_forward_no_more(tmp_path: Path) -> None:
-    asked, ckpt, bench = alternates()[:3], toy.checkpoint("llama"), Bench(store=Store(tmp_path))
-    for rows, reads in asked[:2]:
+    requests, ckpt, bench = alternates()[:3], toy.checkpoint("llama"), Bench(store=Store(tmp_path))
+    for rows, reads in requests[:2]:
         bench.run(ckpt, rows, reads)
-    alone, ran = Bench(), bench.fwd_tokens
-    alone.run(ckpt, *asked[2])
-    bench.run_together(ckpt, asked)
-    assert bench.fwd_tokens - ran == alone.fwd_tokens
+    single, ran = Bench(), bench.fwd_tokens
+    single.run(ckpt, *requests[2])
+    bench.run_together(ckpt, requests)
+    assert bench.fwd_tokens - ran == single.fwd_tokens
 
 
 def test_what_sets_begin_with_alike_goes_forward_once_and_is_priced_so() -> None:
-    asked, ckpt = alternates(), toy.checkpoint("llama")
-    together, alone = Bench(), Bench()
-    together.run_together(ckpt, asked)
-    for rows, reads in asked:
-        alone.run(ckpt, rows, reads)
-    assert together.fwd_tokens < 0.8 * alone.fwd_tokens
-    assert together.tokens_of(ckpt, asked, like=ckpt) == together.fwd_tokens
+    requests, ckpt = alternates(), toy.checkpoint("llama")
+    together, single = Bench(), Bench()
+    together.run_together(ckpt, requests)
+    for rows, reads in requests:
+        single.run(ckpt, rows, reads)
+    assert together.fwd_tokens < 0.8 * single.fwd_tokens
+    assert together.tokens_of(ckpt, requests, like=ckpt) == together.fwd_tokens
 
 
 def test_the_same_rows_asked_twice_are_one_set(tmp_path: Path) -> None:

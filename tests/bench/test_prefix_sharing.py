@@ -39,24 +39,24 @@ def alike(groups: int = GROUPS) -> Rows:
     return replace(rows, ids=ids.masked_fill(~rows.mask, 0))
 
 
-def whole(family: str, rows: Rows, reads: tuple[Read, ...]) -> dict[Read, torch.Tensor]:
+def of_whole_rows(family: str, rows: Rows, reads: tuple[Read, ...]) -> dict[Read, torch.Tensor]:
     """The same reads beside one that needs all positions, so that whole rows go forward."""
     beside = Read(site=Site(part="resid_out", block=2), at="all")
     bench = Bench()
-    found = bench.run(toy.checkpoint(family), rows, (*reads, beside))
+    scores = bench.run(toy.checkpoint(family), rows, (*reads, beside))
     assert bench.fwd_tokens == int(rows.mask.sum())
-    return {read: found[read] for read in reads}
+    return {read: scores[read] for read in reads}
 
 
 @pytest.mark.parametrize("family", toy.FAMILIES)
 def test_shared_beginnings_say_what_whole_rows_say(family: str) -> None:
     rows, bench = alike(), Bench(token_budget=400 if family == "gpt2" else 16384)
-    plain = whole(family, rows, (*SCORES, *STATES))
+    plain = of_whole_rows(family, rows, (*SCORES, *STATES))
     for reads in (SCORES, (*SCORES, *STATES)):
         assert token_plan(rows, reads, lambda: True).stems
-        found = bench.run(toy.checkpoint(family), rows, reads)
+        scores = bench.run(toy.checkpoint(family), rows, reads)
         for read in reads:
-            torch.testing.assert_close(found[read], plain[read], atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(scores[read], plain[read], atol=1e-5, rtol=1e-5)
 
 
 def test_what_goes_forward_is_counted_and_is_less_than_the_rows() -> None:
@@ -72,7 +72,7 @@ def test_each_position_that_is_needed_goes_forward_once() -> None:
     for reads in ((ANSWER,), (KEY,), STATES):
         plan = token_plan(rows, reads, lambda: True)
         inside = torch.cat([stem.tails for stem in plan.stems])
-        carriers = torch.cat([plan.whole, inside])
+        carriers = torch.cat([plan.unshared, inside])
         assert sorted(carriers.tolist()) == sorted(set(plan.carrier.tolist()))
         for row, carrier in enumerate(plan.carrier.tolist()):
             end = int(plan.ends[row])
@@ -98,4 +98,4 @@ def test_few_rows_are_not_cut_into_many_passes() -> None:
 
 def test_a_model_that_does_not_go_on_runs_whole_rows() -> None:
     plan = token_plan(alike(), (ANSWER,), lambda: False)
-    assert not plan.stems and torch.equal(plan.whole, plan.carrier.unique())
+    assert not plan.stems and torch.equal(plan.unshared, plan.carrier.unique())

@@ -31,8 +31,8 @@ def test_every_number_of_an_audit_is_the_same_with_passes_of_its_own_and_with_sh
         report = run(zoo.cases["refusal"], tmp_path / name, RunSettings(threads=1, store=store))
         measured = [each.measurement.model_dump(mode="json") for each in report.evidence]
         read.append(dict(numbers(measured)))
-    alone, company = read
-    assert alone.keys() == company.keys() and len(alone) > 3000
-    apart = {place: (alone[place], company[place]) for place in alone if alone[place] != pytest.approx(
-        company[place], rel=1e-5, abs=1e-5, nan_ok=True)}  # fmt: skip
-    assert not apart
+    separate, shared = read
+    assert separate.keys() == shared.keys() and len(separate) > 3000
+    different = {place: (separate[place], shared[place]) for place in separate if separate[place] != pytest.approx(
+        shared[place], rel=1e-5, abs=1e-5, nan_ok=True)}  # fmt: skip
+    assert not different

@@ -16,6 +16,7 @@ from tests.browsing import CHROMIUM, FLAGS, PATIENCE_MS
 from tests.golden import VARIANTS, Variant, report
 
 SHOWN: tuple[Variant, ...] = ("calibrated", "broken", "hostile")
+MOST_PAGES = 12
 A4 = {"width": 688, "height": 1016}
 """The printed area of a page in pixels, at 96 to the inch, inside the margins of the style sheet."""
 
@@ -72,15 +73,43 @@ def test_the_page_never_scrolls_sideways(browser: Any, page_file: Path, width: i
 
 
 @pytest.mark.thorough
-def test_print_opens_every_table_of_data(browser: Any, page_file: Path) -> None:
+def test_print_leaves_out_what_is_closed_and_keeps_what_a_reader_opened(browser: Any, page_file: Path) -> None:
     page = browser.new_page()
     page.goto(page_file.as_uri(), timeout=PATIENCE_MS)
-    hidden = "[...document.querySelectorAll('details table')].filter(t => !t.checkVisibility()).length"
-    assert page.evaluate(hidden) > 0, "folded on the screen"
     page.emulate_media(media="print")
-    assert page.evaluate(hidden.replace("checkVisibility()", "getClientRects().length")) == 0
-    printed = page.pdf(prefer_css_page_size=True, tagged=True, outline=True)
-    assert len(printed) > 10_000 and b"/StructTreeRoot" in printed and b"/Marked true" in printed
+    shown = "[...document.querySelectorAll('details table')].filter(t => t.checkVisibility()).length"
+    assert page.evaluate(shown) == 0
+    short = page.pdf(prefer_css_page_size=True, tagged=True, outline=True)
+    assert len(short) > 10_000 and b"/StructTreeRoot" in short and b"/Marked true" in short
+    page.evaluate("document.querySelectorAll('details.part').forEach(d => { d.open = true })")
+    assert page.evaluate(shown) > 0
+    assert pages(page.pdf(prefer_css_page_size=True)) > pages(short)
+    page.close()
+
+
+def pages(pdf: bytes) -> int:
+    """How many pages a PDF has that Chromium wrote."""
+    return len(re.findall(rb"/Type /Page\b", pdf))
+
+
+@pytest.mark.thorough
+def test_a_link_of_the_contents_opens_its_part_of_the_appendix(browser: Any, page_file: Path) -> None:
+    page = browser.new_page()
+    page.goto(f"{page_file.as_uri()}#excerpts", timeout=PATIENCE_MS)
+    page.wait_for_function("document.querySelectorAll('details.part[open]').length === 1")
+    assert page.locator("#excerpts").is_visible() and not page.locator("#items").is_visible()
+    page.close()
+
+
+@pytest.mark.sampled
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_answer_of_page_one_stands_above_the_fold(browser: Any, tmp_path: Path, variant: Variant) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(html(report(variant)), encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(path.as_uri(), timeout=PATIENCE_MS)
+    if variant != "hostile":
+        assert page.evaluate("document.querySelector('.verdict .lines').getBoundingClientRect().bottom") <= 900
     page.close()
 
 
@@ -128,18 +157,17 @@ def test_a_full_audit_is_small_silent_and_the_same_bytes_when_it_is_made_again(b
 
 
 @pytest.mark.slow
-def test_page_one_of_a_fake_unlearning_answers_four_questions(browser: Any, audited: Path) -> None:
-    """The scripted rubric: is it gone, how sure, what was not tested, how do I repeat it."""
-    page = browser.new_page()
+def test_page_one_of_a_fake_unlearning_answers_and_the_whole_is_short(browser: Any, audited: Path) -> None:
+    """The scripted rubric, above the fold of a real audit; and its printed body."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
     page.goto((audited / "report.html").as_uri(), timeout=PATIENCE_MS)
-    page_one = page.locator(".page-one").inner_text()
-    answers = dict(
-        re.findall(r"^(Is it gone\?|How sure\?|What was not tested\?|How do I repeat it\?)\n+(.*)$", page_one, re.M)
-    )
-    assert re.match(r"(No|Not all of it), on this evidence\. (INTACT|PARTIAL|SUPPRESSED): ", answers["Is it gone?"])
-    assert re.search(r"\d.*95 %|95 %.*\d", answers["How sure?"]) and "likelihood ratio" in answers["How sure?"]
-    assert "optimised prompts" in answers["What was not tested?"]
-    assert answers["How do I repeat it?"].startswith("residua run case.toml")
+    assert page.evaluate("document.querySelector('.verdict .lines').getBoundingClientRect().bottom") <= 900
+    box = page.locator(".verdict .lines").inner_text()
+    answers = dict(re.findall(r"^([^\n]+)\n+([^\n]+)$", box, re.M))
+    assert re.match(r"False alarms in|No error rate is known|No likelihood ratio", answers["How sure"])
+    assert "optimised prompts" in answers["Not tested"] and answers["May it be called erased?"].startswith("No")
+    assert answers["How to repeat it"].startswith("residua run case.toml")
+    assert pages(page.pdf(prefer_css_page_size=True)) <= MOST_PAGES
     page.close()
 
 

@@ -47,8 +47,9 @@ JARGON = {
     r"missed": "False alarm, miss", r"threshold": "Calibrated threshold", r"held[- ]out": "Held out",
     r"gate": "Utility gate", r"common basis": "Compatibility gate, common basis", r"holdout": "Holdout people",
     r"forget set": "Forget set, F", r"retained": "Forget set, F", r"plan hash": "Plan hash, fingerprint",
-    r"likelihood ratio": "Likelihood ratio", r"black-box|logits|fine-tune": "Access", r"context": "Context, as published",
-    r"roles": "Roles audited", r"causal|decoding|recovery": "Class of evidence", r"phrasing": "Held-out phrasing",
+    r"likelihood ratio": "Likelihood ratio", r"black-box|logits|fine-tune": "Access",
+    r"context": "Context, as published", r"roles": "Roles audited", r"causal|decoding|recovery": "Class of evidence",
+    r"phrasing": "Held-out phrasing",
     r"▼": "▼ below never trained", r"◧": "◧ PARTIAL", r"■": "■ INTACT", r"▣": "▣ SUPPRESSED", r"◇": "◇ INCONCLUSIVE",
 }  # fmt: skip
 """What a reader from another field does not know, and the entry that says it."""

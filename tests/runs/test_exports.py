@@ -123,7 +123,7 @@ def test_unmasking_is_asked_for_warns_and_names_its_parent(run: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
-        (["-o", "x.pdf"], "no such format"),
+        (["-o", "x.docx"], "no such format"),
         (["-o", "x.md", "--interactive"], "only a page can be interactive"),
         (["-o", "x.json", "--prior-odds", "2"], "a prior is the reader's"),
     ],

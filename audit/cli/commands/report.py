@@ -19,8 +19,14 @@ ORDER = 60
 def add_arguments(parser: ArgumentParser) -> None:
     """Which report, where and in which form it is written, and what would fail it."""
     parser.add_argument("run", help="run folder, or a report in it")
-    parser.add_argument("-o", "--out", metavar="PATH", help="a file (.html, .md, .json, .xml: JUnit, _EVAL.json: "
-                        "OpenUnlearning's shape, .model-index.yml: for a model card) or a folder for all")  # fmt: skip
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="PATH",
+        help="a file (.html, .pdf, .md, .json, .xml: JUnit, "
+        "_EVAL.json: OpenUnlearning's shape, .model-index.yml: for a model card) or a folder for all",
+    )
+    parser.add_argument("--pdf", action="store_true", help="print it to a PDF here, by a browser that is installed")
     parser.add_argument("--interactive", action="store_true", help="figures that answer to a pointer (HTML, 5 MB)")
     parser.add_argument(
         "--unmask", action="store_true", help="quote the data in clear, in a derived document that warns"
@@ -47,7 +53,7 @@ def act(args: Namespace) -> Answer:
     from audit.render import path_word, summary, trigger_lines
     from audit.review import exit_code
     from audit.runs import read_issued
-    from audit.schema import ExitCode
+    from audit.schema import AuditError, ExitCode
 
     gate = flags.gate(args)
     path = Path(args.run)
@@ -62,19 +68,21 @@ def act(args: Namespace) -> Answer:
         from audit.render import with_prior
 
         shown.append(with_prior(report, args.prior_odds))
-    if args.out:
-        shown.append(_written(report, folder, args))
+    target = args.out or (f"{report.report_id}.pdf" if args.pdf else "")
+    if args.pdf and Path(target).suffix != ".pdf":
+        raise AuditError(f"{target} is no name of a PDF", "end the name in .pdf, or leave --out away")
+    if target:
+        shown.append(_written(report, folder, Path(target), args))
     code = exit_code(report, gate) if gate.is_set else ExitCode.OK
     return Answer(report.model_dump(mode="json"), tuple(shown), code, (remark,) if remark else ())
 
 
-def _written(report: "Report", folder: Path, args: Namespace) -> str:
+def _written(report: "Report", folder: Path, target: Path, args: Namespace) -> str:
     """Write the report where ``--out`` says; what was written."""
     from audit.render import foreign
     from audit.runs import Wanted, export
     from audit.storage import write_atomic
 
-    target = Path(args.out)
     other = foreign(report, folder, target)
     if other is not None:
         write_atomic(target, other.encode())

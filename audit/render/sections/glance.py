@@ -210,7 +210,7 @@ def axes_blocks(report: Report) -> tuple[Block, ...]:
     people = report.verdict.people
     if isinstance(people, PeopleKept):
         over = replicates_of(report.evidence)
-        blocks += [Heading(_known_title(over)), Text(f"{people_words(report)} {_manner(people, over)}")]
+        blocks += [Heading(_known_title(over)), Text(_manner(people, over))]
         if people.named:
             rows = tuple((Cell(str(i), "number"), Cell(visible(name, NAME), "code"))
                          for i, name in enumerate(people.named, 1))  # fmt: skip

@@ -6,8 +6,8 @@ from audit.schema import Report, RoleAudit
 from audit.wording import CELL, NAME, number, visible
 
 UNRECORDED = (
-    "No audit of the roles is recorded in this report: that a reference never knew, and that it is no copy, is "
-    "declared by the case and not verified."
+    "No audit of the roles is recorded in this report. That a reference never knew, and is no copy, is declared by the "
+    "case and not verified."
 )
 
 

@@ -67,7 +67,7 @@ def how_sure(report: Report, brief: bool = False) -> str:
     else:
         sentences = [verdict_sentence(report)]
         if verdict.word == "CONSISTENT WITH NEVER TRAINED":
-            sentences.append(f"The tests show {verdict_reason(report)}; {_power_of(report)}.")
+            sentences.append(f"The tests show {verdict_reason(report)}. {_power_of(report)}.")
     return " ".join(sentences)
 
 
@@ -76,9 +76,9 @@ def _power_of(report: Report) -> str:
     quiet = [e.measurement for e in report.evidence if e.outcome == "no trace found" and e.measurement.kind != "gate"]
     known = [(m.power.share, m) for m in quiet if isinstance(m.power, Power) and not isinstance(m.power.share, Missing)]
     if not known:
-        return "how often they would find a planted trace of that size is not known"
+        return "How often they would find a planted trace of that size is not known"
     sharpest = min(known, key=lambda pair: pair[0])[1]
-    return f"the sharpest of them ({title(sharpest)}) would find {power_words(sharpest)}"
+    return f"The sharpest of them is {title(sharpest)}. Its detection limit: {power_words(sharpest)}"
 
 
 def mistakes(ratio: LikelihoodRatio) -> str:
