@@ -42,8 +42,8 @@ def functions(tree: ast.Module) -> list[Function]:
 
 
 def our_text() -> dict[Path, str]:
-    """Every text file of ours: at the root, and under the folders of code, tests and continuous integration."""
-    below = [p for folder in (*SHIPPED, "tests", ".ci") for p in sorted((ROOT / folder).rglob("*"))]
+    """Every text file of ours: at the root, and under the folders of code, pages, tests and continuous integration."""
+    below = [p for folder in (*SHIPPED, "docs", "tests", ".ci") for p in sorted((ROOT / folder).rglob("*"))]
     kinds = {".py", ".md", ".toml", ".txt", ".cfg", ".j2", ".html", ".css", ".cff", ".json", ".jsonl", ".sh", ""}
     paths = [p for p in (*sorted(ROOT.iterdir()), *below) if p.is_file() and p.suffix in kinds]
     texts = {path.relative_to(ROOT): path.read_text(encoding="utf-8", errors="replace") for path in paths}
