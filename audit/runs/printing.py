@@ -26,13 +26,13 @@ PATIENCE_S: Final = 120
 
 def browser_on_path() -> str:
     """The program of the first browser on the PATH that can print; AuditError (code 2) where there is none."""
-    found = next((program for name in BROWSERS if (program := shutil.which(name))), None)
-    if found is None:
+    program_file = next((program for name in BROWSERS if (program := shutil.which(name))), None)
+    if program_file is None:
         raise AuditError(
             "no browser was found to print with: none of " + ", ".join(BROWSERS) + " is on the PATH",
             "install chromium, or write a .html and print it from any browser",
         )
-    return found
+    return program_file
 
 
 def flags() -> tuple[str, ...]:

@@ -72,14 +72,14 @@ def texts(block: Block) -> Iterator[str]:
             pass
 
 
-def body(found: Report) -> tuple[Section, ...]:
-    return tuple(part for part in report_sections(found) if not part.appendix)
+def body(document: Report) -> tuple[Section, ...]:
+    return tuple(part for part in report_sections(document) if not part.appendix)
 
 
-def said(found: Report) -> Iterator[str]:
+def body_texts(document: Report) -> Iterator[str]:
     """All that stands in the body, page one first."""
-    yield from (text for row in first_lines(found) for text in row)
-    yield from (text for part in body(found) for block in part.blocks for text in (part.title, *texts(block)))
+    yield from (text for row in first_lines(document) for text in row)
+    yield from (text for part in body(document) for block in part.blocks for text in (part.title, *texts(block)))
 
 
 def recorded(value: object) -> Iterator[str]:
@@ -99,10 +99,10 @@ def words(text: str) -> int:
     return sum(any(c.isalnum() for c in word) for word in re.sub(r"‹masked[^›]*›", "masked", text).split())
 
 
-def too_long(found: Report) -> list[str]:
+def too_long(document: Report) -> list[str]:
     """Our own sentences of more words than are wanted."""
-    theirs = " ".join(sentence(spoken(found, x)) for x in recorded(found.model_dump(mode="json"))).lower()
-    sentences = (s for text in said(found) for s in re.split(r"(?<=[.!?])\s+(?=[A-Z(])", text))
+    theirs = " ".join(sentence(spoken(document, x)) for x in recorded(document.model_dump(mode="json"))).lower()
+    sentences = (s for text in body_texts(document) for s in re.split(r"(?<=[.!?])\s+(?=[A-Z(])", text))
     return [s for s in dict.fromkeys(sentences) if words(s) > LONGEST and s.lower().rstrip(".") not in theirs]
 
 
@@ -118,7 +118,7 @@ def test_a_sentence_of_the_body_has_at_most_twenty_five_words(variant: Variant) 
 
 @pytest.mark.parametrize("variant", OWN)
 def test_the_body_uses_no_unwanted_word_and_defines_its_terms(variant: Variant) -> None:
-    text = "\n".join(said(golden(variant)))
+    text = "\n".join(body_texts(golden(variant)))
     for word in UNWANTED:
         assert not re.search(rf"\b{re.escape(word)}\b", text, re.I), word
     entries = " ".join(term for term, _ in GLOSSARY)
@@ -139,15 +139,17 @@ def test_every_term_that_the_glossary_uses_is_defined_in_it_too() -> None:
 
 @pytest.mark.parametrize("variant", OWN)
 def test_a_sentence_stands_once_in_the_body(variant: Variant) -> None:
-    sentences = [s for text in said(golden(variant)) for s in re.split(r"(?<=[.!?])\s+", text) if words(s) > 12]
+    sentences = [s for text in body_texts(golden(variant)) for s in re.split(r"(?<=[.!?])\s+", text) if words(s) > 12]
     assert [s for s in dict.fromkeys(sentences) if sentences.count(s) > 1] == []
 
 
 def test_one_table_has_a_row_for_every_measurement() -> None:
-    found = golden("calibrated")
-    (table,) = [b for part in body(found) for b in part.blocks if isinstance(b, Grid) and b.caption.startswith("All t")]
+    document = golden("calibrated")
+    (table,) = [
+        b for part in body(document) for b in part.blocks if isinstance(b, Grid) and b.caption.startswith("All t")
+    ]
     rows = [row for row in table.rows if row[0].tone != "group"]
-    assert len(rows) == len(found.evidence) and {len(row) for row in table.rows} == {len(table.columns)}
+    assert len(rows) == len(document.evidence) and {len(row) for row in table.rows} == {len(table.columns)}
     alarms = [row[table.columns.index("False alarms")].text for row in rows]
     assert any(re.fullmatch(r"\d+ of \d+", cell) for cell in alarms)
 
@@ -164,7 +166,7 @@ def test_the_rule_is_a_table_and_an_earlier_rule_keeps_its_own_words() -> None:
 @pytest.mark.thorough
 def test_the_body_of_a_full_audit_is_short(finished: Path) -> None:
     """All families, from a run; a third of what a page of A4 holds is left for figures."""
-    found = Report.model_validate_json((finished / "report.json").read_bytes())
-    text = markdown(found).split("\n## Appendix")[0]
-    assert len(found.evidence) > 10 and words(text) <= MOST_WORDS
-    assert too_long(found) == []
+    document = Report.model_validate_json((finished / "report.json").read_bytes())
+    text = markdown(document).split("\n## Appendix")[0]
+    assert len(document.evidence) > 10 and words(text) <= MOST_WORDS
+    assert too_long(document) == []
