@@ -160,13 +160,13 @@ def _fitting(case: OpenCase, each: Sequence[list[Asked]], paired: PairedForms) -
         except AuditError:
             return None
 
-    def held(some: list[list[Asked]]) -> list[list[Asked]]:
+    def held(forms: list[list[Asked]]) -> list[list[Asked]]:
         """Those that fit, found by halves: all of a form fit as a rule, or none."""
-        if not some or rows_of([row for rows in some for row in rows]) is not None:
-            return some
-        if len(some) == 1:
+        if not forms or rows_of([row for rows in forms for row in rows]) is not None:
+            return forms
+        if len(forms) == 1:
             return []
-        return [*held(some[: len(some) // 2]), *held(some[len(some) // 2 :])]
+        return [*held(forms[: len(forms) // 2]), *held(forms[len(forms) // 2 :])]
 
     together = rows_of([row for rows in each for row in rows])
     fitting = list(each)

@@ -133,8 +133,8 @@ def confounds(
     n, person = len(pairs.items), people_of(pairs)
     signs = swaps.swaps(len(pairs.people), chances.draws, chances.seed)
     true = signs[:, :1]
-    inside, apart = deep(len(x)), np.abs(concordance - 0.5)
-    best = int(np.where(inside, apart, -1.0).argmax())
+    inside, margin = deep(len(x)), np.abs(concordance - 0.5)
+    best = int(np.where(inside, margin, -1.0).argmax())
     rows = stacked([pairs.learned, pairs.control])
     by_words = _under_standardised(ridge.standardised(words(rows)), person, true, chances.kappa)
     predictable = ridge.standardised(logprob_and_length(bench, model, rows))
@@ -146,7 +146,7 @@ def confounds(
     rest = swaps.under_swaps(swaps.unit_form(readout, sides(n), person), signs)
     return {
         "words_alone": float(by_words.concordance[0]),
-        "depth_0": float(apart[~inside].max()),
+        "depth_0": float(margin[~inside].max()),
         "given_logprob": float(rest.concordance[0]),
         "p_given_logprob": swaps.max_t(rest.studentised[None]).p,
         "register": _register(z, pairs, chances.kappa),

@@ -76,9 +76,9 @@ class ModelPool:
     def to_train(self, ckpt: Checkpoint) -> Generator[Wrapper]:
         """A second live model as :meth:`fresh` opens it, for whoever changes its weights and nothing else of it, for
         the length of a block. A small one is put back as it was and lent again: to open it takes longer than a step."""
-        key, (kept, wrapper) = self.key(ckpt), self._spare
+        key, (spare_key, wrapper) = self.key(ckpt), self._spare
         self._spare = ("", None)
-        if wrapper is None or kept != key:
+        if wrapper is None or spare_key != key:
             wrapper = self.fresh(ckpt)
         if wrapper.size_bytes() > _SPARE_BYTES:
             yield wrapper

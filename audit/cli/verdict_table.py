@@ -19,15 +19,15 @@ class Found(NamedTuple):
     folder: Path
 
 
-def verdict_table(found: Sequence[Found]) -> "tuple[RenderableType, ...]":
+def verdict_table(audits: Sequence[Found]) -> "tuple[RenderableType, ...]":
     """The table, then the commands that show the worst in full and all of them; nothing without audits."""
     from audit.render import path_word, table, worst_first
 
-    if not found:
+    if not audits:
         return ()
-    ordered = sorted(found, key=lambda each: worst_first(each.report))
+    ordered = sorted(audits, key=lambda each: worst_first(each.report))
     worst = ordered[0].folder
-    top = worst.parent if len(found) > 1 else worst
+    top = worst.parent if len(audits) > 1 else worst
     return (
         table([each.report for each in ordered]),
         f"the first in full: residua report {path_word(str(worst))}, or open {worst / run_files.PAGE}",

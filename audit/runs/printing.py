@@ -60,7 +60,7 @@ def printed(page: str) -> bytes:
     return data
 
 
-def _failed(program: str, how: str) -> AuditError:
+def _failed(program: str, reason: str) -> AuditError:
     return AuditError(
-        f"{program} printed nothing ({how})", "write a .html and print it from a browser", ExitCode.INTEGRITY
+        f"{program} printed nothing ({reason})", "write a .html and print it from a browser", ExitCode.INTEGRITY
     )

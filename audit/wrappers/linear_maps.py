@@ -133,7 +133,7 @@ class Projections:
         self._outputs: dict[tuple[int, str], Tensor] = {}
 
     @contextmanager
-    def kept(self) -> Generator[None]:
+    def recorded(self) -> Generator[None]:
         """Keep the outputs of the pass in here, as whatever edits them leaves them."""
         with ExitStack() as stack:
             for block, slots in enumerate(self._slots):

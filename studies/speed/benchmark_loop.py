@@ -104,19 +104,19 @@ class Loop:
 
     def __call__(self) -> Numbers:
         """Every metric, one after another."""
-        found = Numbers()
+        numbers = Numbers()
         for cohort in FILES:
-            found[f"{cohort} probability"] = float(np.exp([x.mean() for x in self._scores(cohort, "answer")]).mean())
+            numbers[f"{cohort} probability"] = float(np.exp([x.mean() for x in self._scores(cohort, "answer")]).mean())
             para = np.array([-x.mean() for x in self._scores(cohort, "paraphrased_answer")])
             losses = [[-x.mean() for x in self._scores(cohort, "perturbed_answer", n)] for n in range(5)]
-            found[f"{cohort} truth ratio"] = float(tofu.truth_ratio(para, np.array(losses).T).mean())
+            numbers[f"{cohort} truth ratio"] = float(tofu.truth_ratio(para, np.array(losses).T).mean())
         right = list(self._scores("forget", "answer", chosen=_is_best))
-        found["extraction strength"] = float(np.mean([_tail(row) for row in right]))
+        numbers["extraction strength"] = float(np.mean([_tail(row) for row in right]))
         right = list(self._scores("forget", "answer", chosen=_is_best))
-        found["exact memorisation"] = float(np.mean([row.mean() for row in right]))
+        numbers["exact memorisation"] = float(np.mean([row.mean() for row in right]))
         lowest = {cohort: [_lowest(x) for x in self._scores(cohort, "answer")] for cohort in FILES}
-        found["Min-K AUROC"] = stats.auroc(np.array(lowest["forget"]), np.array(lowest["retain"]))
-        return found
+        numbers["Min-K AUROC"] = stats.auroc(np.array(lowest["forget"]), np.array(lowest["retain"]))
+        return numbers
 
     def _scores(
         self, cohort: str, field: str, variant: int = 0, chosen: "Callable[[Tensor, Tensor], Tensor] | None" = None
@@ -138,9 +138,9 @@ class Loop:
 
     def _encoded(self, question: str, answer: str) -> tuple[list[int], int]:
         prompt = self.tokenizer(f"Question: {question}\nAnswer:", add_special_tokens=False)["input_ids"]
-        whole = self.tokenizer(f"Question: {question}\nAnswer: {answer}", add_special_tokens=False)["input_ids"]
+        tokens = self.tokenizer(f"Question: {question}\nAnswer: {answer}", add_special_tokens=False)["input_ids"]
         bos = [self.tokenizer.bos_token_id]
-        return bos + whole, 1 + len(prompt)
+        return bos + tokens, 1 + len(prompt)
 
 
 def _logprob(logits: Tensor, ids: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class Ours:
 
     def __call__(self) -> Numbers:
         """All numbers from one read of every row."""
-        found, lowest = Numbers(), dict[str, ndarray]()
+        numbers, lowest = Numbers(), dict[str, ndarray]()
         with tempfile.TemporaryDirectory() as out:
             case = open_case(load_case(self.case), self.case.parent, Path(out))
             for cohort in FILES:
@@ -183,18 +183,18 @@ class Ours:
                 reads = [self._read(each, index == 0 and cohort == "forget") for index, each in enumerate(rows)]
                 pairs = zip(reads, rows, strict=True)
                 means = [row_means(read[ANSWER_LOGPROB], each, "answer") for read, each in pairs]
-                found[f"{cohort} probability"] = float(np.exp(means[0]).mean())
+                numbers[f"{cohort} probability"] = float(np.exp(means[0]).mean())
                 losses = -np.stack(means[2:], 1)
-                found[f"{cohort} truth ratio"] = float(tofu.truth_ratio(-means[1], losses).mean())
+                numbers[f"{cohort} truth ratio"] = float(tofu.truth_ratio(-means[1], losses).mean())
                 row = rows[0].targets("answer")[0].numpy()
                 values = reads[0][ANSWER_LOGPROB].double().numpy()
                 lowest[cohort] = stats.min_k(values, row, len(rows[0]), MIN_K)
                 if cohort == "forget":
                     right = reads[0][ANSWER_RANK].numpy() == 0
-                    found["extraction strength"] = float(tofu.extraction_strength(right, row, len(rows[0])).mean())
-                    found["exact memorisation"] = float(tofu.exact_memorisation(right, row, len(rows[0])).mean())
-        found["Min-K AUROC"] = stats.auroc(lowest["forget"], lowest["retain"])
-        return found
+                    numbers["extraction strength"] = float(tofu.extraction_strength(right, row, len(rows[0])).mean())
+                    numbers["exact memorisation"] = float(tofu.exact_memorisation(right, row, len(rows[0])).mean())
+        numbers["Min-K AUROC"] = stats.auroc(lowest["forget"], lowest["retain"])
+        return numbers
 
     def _read(self, rows: Rows, ranked: bool) -> Mapping[Read, Tensor]:
         reads = (ANSWER_LOGPROB, ANSWER_RANK) if ranked else (ANSWER_LOGPROB,)

@@ -61,14 +61,14 @@ class DemoResults(Record):
     @property
     def sentence(self) -> str:
         """What the page says of it."""
-        said = [
+        parts = [
             f"{condition} **{share.median:.2f}** of the build before ({share.ci95.lo:.2f} to {share.ci95.hi:.2f}, "
             f"promised at most {MOST[condition]})" for condition, share in self.shares.items()
         ]  # fmt: skip
         later = [row.later_s for row in self.rows if row.checkout == TODAY]
         most = max(sum(each.values()) for row in later for each in row)
         return (
-            f"On the probes of the build before the demo takes {', '.join(said)}; the later probes take at most "
+            f"On the probes of the build before the demo takes {', '.join(parts)}; the later probes take at most "
             f"{most:.0f} CPU-seconds together (promised {MOST_LATER:.0f}); {len(self.rows[0].cpu_s)} repeats."
         )
 

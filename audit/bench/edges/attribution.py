@@ -252,7 +252,7 @@ class _Scored:
         taps = [*self._mixing(mine, theirs, points), *(Tap(s, _passing(nodes, s)) for s in (*reading, last))]
         taps += [Tap(s, _keeping(stream, s)) for b in range(self.graph.blocks) for s in self._streams(b)]
         outs = Projections(cast(NativeWrapper, self.wrapper))
-        with outs.kept():
+        with outs.recorded():
             value = valued(self.conditions.objective, self._forward(inputs, taps, k), k * self.where.n)
         wanted = [*outs.values(), *(nodes[site] for site in (*reading, last))]
         got = torch.autograd.grad(value.sum(), wanted, allow_unused=True, materialize_grads=True)

@@ -87,11 +87,11 @@ def _counts(comparisons: "Sequence[Comparison]") -> list[str]:
 
     lines = list[str]()
     for n, comparison in enumerate(comparisons, 1):
-        said = (
+        line = (
             f"{letter(n)}: {len(_differing(comparison))} of {len(comparison.differences)} compared measurements differ"
         )
         left = [name for name, _ in comparison.uncompared] + [*comparison.only_a, *comparison.only_b]
-        lines.append(said + (f"; not in both, or without a number: {', '.join(left)}" if left else ""))
+        lines.append(line + (f"; not in both, or without a number: {', '.join(left)}" if left else ""))
     lines.append(f"p adjusted by Holm over all of them, below {ALPHA}; two audits alone: every number and its interval")
     return lines
 

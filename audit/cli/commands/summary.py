@@ -30,9 +30,9 @@ def act(args: Namespace) -> Answer:
 
     folders = list(dict.fromkeys(folder for given in args.runs for folder in _run_folders(given)))
     if not folders:
-        named = ", ".join(map(str, args.runs))
-        raise AuditError(f"{named}: no finished audit lies there", "name a folder of runs; `residua run` makes one")
-    found, faults, remarks = list[Found](), list[JsonValue](), list[str]()
+        names = ", ".join(map(str, args.runs))
+        raise AuditError(f"{names}: no finished audit lies there", "name a folder of runs; `residua run` makes one")
+    audits, faults, remarks = list[Found](), list[JsonValue](), list[str]()
     for folder in folders:
         try:
             report, remark = _read(folder, not args.no_verify)
@@ -40,12 +40,12 @@ def act(args: Namespace) -> Answer:
             faults.append({"run": str(folder), "error": error.what, "do": error.do, "exit_code": int(error.code)})
             remarks.append(f"left out: {error}")
             continue
-        found.append(Found(report, folder))
+        audits.append(Found(report, folder))
         remarks += [f"{folder}: {remark}"] if remark else []
     document: dict[str, JsonValue] = {
-        "audits": [audit_document(each.report, each.folder) for each in found], "faults": faults,
+        "audits": [audit_document(each.report, each.folder) for each in audits], "faults": faults,
     }  # fmt: skip
-    return Answer(document, verdict_table(found), ExitCode.INTEGRITY if faults else ExitCode.OK, tuple(remarks))
+    return Answer(document, verdict_table(audits), ExitCode.INTEGRITY if faults else ExitCode.OK, tuple(remarks))
 
 
 def _read(folder: Path, verified: bool) -> "tuple[Report, str]":

@@ -83,10 +83,10 @@ def _answer(outcomes: "Sequence[Outcome]", folder: Path, gate: "Gate") -> Answer
     from audit.runs import read_report
     from audit.storage import write_atomic
 
-    found = [
+    audits = [
         Found(read_report(out / run_files.REPORT), out) for o in outcomes if o.finished for out in [folder / o.name]
     ]
-    reports = [each.report for each in found]
+    reports = [each.report for each in audits]
     documents: list[JsonValue] = []
     codes, lines, faults = set[int](), list[str](), dict[str, str]()
     finished = iter(reports)
@@ -102,7 +102,7 @@ def _answer(outcomes: "Sequence[Outcome]", folder: Path, gate: "Gate") -> Answer
     write_atomic(folder / PAGE, sweep_html(reports, faults).encode())
     lines.append(f"one page that leads to all: {folder / PAGE}")
     document = {"audits": documents, "html": str(folder / PAGE), "exit_code": code}
-    return Answer(document, (*verdict_table(found), "\n".join(lines)), code)
+    return Answer(document, (*verdict_table(audits), "\n".join(lines)), code)
 
 
 def _judged(
