@@ -75,6 +75,7 @@ class PartGeometry(Geometry):
         self.part, self.n, self.total = part, len(part.carriers), part.end - part.first
 
     def flat(self, at: Positions) -> Int[Tensor, " token"]:
+        """Places of states among the part's columns, row after row."""
         if at not in self._flat:
             if at == "last":
                 row, position = self._inside(), self.lengths[self._inside()]
@@ -84,6 +85,7 @@ class PartGeometry(Geometry):
         return self._flat[at]
 
     def entries(self, at: Positions) -> Int[Tensor, " entry"] | None:
+        """The rows of the whole order that this part gives an entry of; None where all of them."""
         return self.part.members[self._inside()] if at == "last" else super().entries(at)
 
     def _inside(self) -> Int[Tensor, " member"]:
