@@ -6,7 +6,7 @@ and ``Bench`` for who adds to it. All of it is :mod:`audit`'s, imported when it 
 
 import audit
 
-__all__ = list(audit.__all__)
+__all__ = ["Bench", "Case", "Edit", "Probe", "Report", "__version__", "forecast", "plan", "run"]
 
 
 def __getattr__(name: str) -> object:
