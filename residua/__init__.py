@@ -6,12 +6,10 @@ and ``Bench`` for who adds to it. All of it is :mod:`audit`'s, imported when it 
 
 import audit
 
-__all__ = ["Bench", "Case", "Edit", "Probe", "Report", "__version__", "forecast", "plan", "run"]
-
 
 def __getattr__(name: str) -> object:
     return getattr(audit, name)
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted(vars(audit)["__all__"])
