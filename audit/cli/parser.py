@@ -17,7 +17,7 @@ class _Parser(argparse.ArgumentParser):
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         """Python before 3.13 takes ``--option=--`` for an option whose value is an empty list."""
-        if action.option_strings and action.nargs is None and arg_strings == ["--"]:
+        if action.option_strings and action.nargs in (None, "+") and arg_strings == ["--"]:
             raise argparse.ArgumentError(action, "expected one argument")
         return super()._get_values(action, arg_strings)
 

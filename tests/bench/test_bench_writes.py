@@ -246,7 +246,8 @@ def _keep() -> Tensor:
 
 
 def test_keeping_every_edge_changes_nothing(family: str) -> None:
-    assert torch.equal(_logprob(family, Edges(_keep(), _writers(family, 1))), _logprob(family))
+    """To rounding: a pass without writes runs no tokens but those that its reads need."""
+    _close(_logprob(family, Edges(_keep(), _writers(family, 1))), _logprob(family))
 
 
 def test_cutting_edges_to_the_same_run_changes_nothing(family: str) -> None:

@@ -112,6 +112,7 @@ def test_the_domain_of_a_case_is_that_of_the_text_tower(root: Path, layout: str)
 def test_the_memory_of_a_run_counts_the_text_tower(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pricing, "_process_bytes", lambda: 0)
     monkeypatch.setattr(Bench, "pass_times", lambda *_: PassTimes(1e-3, 1e-6, 1e-6))
+    monkeypatch.setattr(Bench, "tokens_of", lambda *_, **__: 100)
 
     def peak(prepared: Prepared) -> int:
         return prepared.pricer.prices(prepared.planner).of("recall").peak_bytes

@@ -249,7 +249,7 @@ def test_a_report_is_shown_and_written_elsewhere(tell: Tell, finished: Path, tmp
     for name in ("copy.html", "copy.md", "copy.json"):
         assert tell("report", finished, "-o", tmp_path / name).code == 0
         assert (tmp_path / name).read_bytes() == (finished / f"report.{name.split('.')[1]}").read_bytes()
-    assert tell("report", finished, "-o", tmp_path / "copy.pdf").code == 2
+    assert tell("report", finished, "-o", tmp_path / "copy.docx").code == 2
     assert tell("report", tmp_path).code == 2
     assert tell("verify", tmp_path).code == 2
     assert f"there is no {tmp_path / 'nowhere'}" in tell("verify", tmp_path / "nowhere").err
