@@ -82,8 +82,6 @@ def _from_case(args: Namespace) -> Answer:
     with flags.progress(args) as progress:
         progress.say(f"opening {path}")
         prepared = prepare_own(CaseFile.read_unedited(path), request, flags.settings(args))
-        for line in prepared.plan.lines():
-            progress.say(line)
         if args.dry_run:
             plan = prepared.plan
             document: dict[str, JsonValue] = {
@@ -91,6 +89,8 @@ def _from_case(args: Namespace) -> Answer:
                 "folder": str(plan.folder),
             }  # fmt: skip
             return Answer(document, plan.lines())
+        for line in prepared.plan.lines():
+            progress.say(line)
         renewed = calibrate_own(prepared, request, progress.watch, f"residua calibrate --on {path.name}")
     return _answer(renewed, ("`residua run` uses it from now on; a run that is finished stays as it was judged: give "
                              "another folder with -o",))  # fmt: skip
