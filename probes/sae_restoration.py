@@ -203,6 +203,9 @@ class SaeRestoration(Probe):
             empty = blank(FEW_SHOT, reason, Count(scored=0, unscored=n), 0, case.case.seed)
             return _Tested(empty, Finding.absent(reason))
         scored = by_person(scene.sheet, {name: x[:n] for name, x in rates.items()})
+        if not scored.groups:
+            reason = f"nobody has facts that can be read with {', '.join(map(str, counts))} shots each"
+            return _Tested(blank(FEW_SHOT, reason, scored.n, 0, case.case.seed), Finding.absent(reason))
         held = None
         if "holdout" in sheets:
             held = by_person(sheets["holdout"], {name: x[known:] for name, x in rates.items()})

@@ -3,6 +3,7 @@
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from audit.judging import judge
 from audit.probing import case_models_of
 from audit.schema import AuditError, Case, Measurement, Missing, Source
 from audit.storage import Store
+from probes import sae_restoration
 from probes._decision import NOTHING, RETAINED
 from probes._restoration import Scene
 from probes.sae_restoration import SaeRestoration
@@ -100,6 +102,25 @@ def test_a_fresh_head_is_placed_where_two_models_that_never_knew_say_how_far_the
     missing = unjudged["few_shot_readout"].value
     assert isinstance(missing, Missing) and "no second one" in missing.missing
     assert unjudged["few_shot_readout"].readings["hit_rate_suspect_5_shots"] > 0.9
+
+
+@pytest.mark.thorough
+def test_a_fresh_head_that_reads_nobody_at_every_number_of_shots_has_a_reason_and_no_reading(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Some rows are read with few shots, and others with many: no person has facts that both read."""
+    whole = sae_restoration.by_shots
+
+    def parted(*given: Any) -> Any:
+        counts, rates = whole(*given)
+        for rate in rates.values():
+            rate[::2, 0], rate[1::2, -1] = np.nan, np.nan
+        return counts, rates
+
+    monkeypatch.setattr(sae_restoration, "by_shots", parted)
+    seen = {m.name: m for m in PROBE.measure(Bench(store=store()), opened("head_bias", second=False))}
+    readout = seen["few_shot_readout"]
+    assert isinstance(readout.value, Missing) and "nobody has facts" in readout.value.missing and not readout.readings
 
 
 @pytest.mark.thorough
