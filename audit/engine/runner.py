@@ -7,9 +7,10 @@ A run that was killed at any moment is finished by the same command and ends in 
 
 import hashlib
 import logging
+import math
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -67,6 +68,7 @@ from audit.schema import (
     Checkpoint,
     ExitCode,
     Failure,
+    Measurement,
     Plan,
     Report,
     SilentModelError,
@@ -261,7 +263,7 @@ class Run:
         cpu, wall = time.process_time(), time.perf_counter()
         skip, measurements = None, ()
         try:
-            result = guarded(planned.name, key, lambda: tuple(planned.probe.measure(self.bench, self.case)))
+            result = guarded(planned.name, key, lambda: numbers_alone(planned.probe.measure(self.bench, self.case)))
             if isinstance(result, Failure):
                 return result
             mask = Mask(key_of(self.journal.out))
@@ -330,6 +332,16 @@ class Run:
         manifest.write(out)
         self._issue(report)
         self.watch(Step("report", str(out), 1, 1, finished=True))
+
+
+def numbers_alone(measurements: Iterable[Measurement]) -> tuple[Measurement, ...]:
+    """The measurements. ValueError where a reading is no number: a copy of a record is not validated, and the audit
+    would end where its evidence is judged."""
+    checked = tuple(measurements)
+    for m in checked:
+        if wrong := [name for name, value in m.readings.items() if not math.isfinite(value)]:
+            raise ValueError(f"{m.probe}.{m.name}: the readings {', '.join(wrong[:5])} are no numbers")
+    return checked
 
 
 def guarded(probe: str, key: str, work: Callable[[], Result]) -> Result | Failure:

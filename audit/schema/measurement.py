@@ -6,7 +6,7 @@ A probe returns :class:`Measurement` values: numbers, never a verdict. Judging t
 from collections.abc import Collection
 from typing import Final, Literal, Self
 
-from pydantic import Field, FiniteFloat, model_validator
+from pydantic import Field, model_validator
 
 from audit.schema.case import Form
 from audit.schema.error_rates import DetectionLimit as DetectionLimit
@@ -234,7 +234,6 @@ class Measurement(Record):
     ``witness`` says as which kind of evidence it counts where it is no witness of its own: what a model says when its
     weights are rounded is still what it says. ``form`` says which rows it reads: the verdict rests on ``trained`` rows,
     held-out forms are measurements of their own. A causal ``value`` that is missing says why no layer is eligible.
-    ``readings`` are numbers; what is none is left out.
     """
 
     probe: str
@@ -261,7 +260,7 @@ class Measurement(Record):
     overall: Overall | Missing = Missing(missing="one number, no family of layers")
     power: Power | Missing = Missing(missing="not computed")
     people: PeopleKept | Missing = Missing(missing="not computed")
-    readings: dict[str, FiniteFloat] = {}
+    readings: dict[str, float] = {}
     curves: tuple[Curve, ...] = ()
     items: Table | Missing
     listings: tuple[Listing, ...] = Field(default=(), exclude_if=lambda listings: not listings)
