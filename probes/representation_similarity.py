@@ -139,7 +139,7 @@ class RepresentationSimilarity(Probe):
         """Texts up to their first content token, of forget, holdout and some retained people, once through every
         model."""
         tokens = sum(int(part.rows.mask.sum()) for part in self._cohorts(case).values())
-        return Cost(fwd_tokens=tokens * len(case_models_of(case).by_name()))
+        return Cost(fwd_tokens=tokens * len(case_models_of(case).by_name()), kind="upper")
 
     def groups_tested(self, case: OpenCase) -> GroupTest | None:
         """Labels over forget and holdout people, where it is to be judged; without holdout people nothing is tested."""

@@ -293,4 +293,4 @@ def test_an_edit_of_what_sees_pictures_leaves_words_without_one_alone(kind: str,
     for images in (False, True):
         rows = toy_vlm.rows(kind, 3, images=images)
         before, after = (bench.run(model, rows, [read])[read] for model in (parent, edited))
-        assert torch.equal(before, after) != images
+        assert torch.allclose(before, after, atol=1e-5) != images

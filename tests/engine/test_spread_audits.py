@@ -67,7 +67,7 @@ def test_an_audit_of_models_that_are_read_from_disk_gives_the_same_numbers(
     assert tuple(ahead) == CHANGING and all("weights are offloaded: " in reason for reason in ahead.values())
     report = run(case, tmp_path / "spread", spread)
     assert skipped(report) == ahead and not skipped(plain) and not report.failures
-    assert largest_gap(numbers_of(plain), numbers_of(report)) == 0
+    assert largest_gap(numbers_of(plain), numbers_of(report)) < 1e-5, "whole rows, where others share beginnings"
     assert len(numbers_of(report)) > 20
     flags: Any = report.environment.flags
     assert flags["device_map"] == "auto" and flags["max_memory"] == "cpu=2000000" and int(flags["opened_again"]) > 0
