@@ -29,9 +29,11 @@ _OF_PATHS = frozenset({errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EIS
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the process exit code. Where nobody reads on, as behind ``| head``, it ends quietly."""
-    with streams.unread():
+    try:
         return _main(argv)
-    return 0
+    finally:
+        with streams.unread():
+            sys.stdout.flush()
 
 
 def _main(argv: Sequence[str] | None) -> int:
@@ -41,7 +43,8 @@ def _main(argv: Sequence[str] | None) -> int:
         _print_exit_codes()
         return 0
     if args.completion:
-        print(completion(parser, args.completion))
+        with streams.unread():
+            print(completion(parser, args.completion))
         return 0
     if args.verb is None:
         parser.print_help(sys.stderr)

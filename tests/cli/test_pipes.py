@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from audit.cli import main
 from audit.render import worst_first
 from audit.runs import read_report
 from tests.cli.conftest import RESIDUA, Call
@@ -23,6 +24,17 @@ def test_who_stops_reading_hears_no_complaint(finished: Path) -> None:
         done = _into("head -c 1", *words)
         assert len(done.stdout) == 1 and (done.returncode, done.stderr) == (0, ""), words
     assert _into("head -c 1", "verify", finished, "--fail-on", "any").returncode == 1, "the gate's code is kept"
+
+
+def test_a_pipe_that_breaks_at_work_is_no_reader_who_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker's, say: it must not end as if all were well."""
+
+    def act(args: object) -> None:
+        raise BrokenPipeError("of a worker")
+
+    monkeypatch.setattr("audit.cli.commands.probes.act", act)
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        main(["probes"])
 
 
 def test_names_are_whole_where_the_answer_is_no_terminals(residua: Call, finished: Path) -> None:
