@@ -61,7 +61,7 @@ def people_kept(evidence: Sequence[Evidence]) -> PeopleKept | Missing:
             candidates.append(((-least * people.level, *_bluntness(e.measurement)), people))
     if candidates:
         return min(candidates, key=lambda pair: pair[0])[1]
-    return witnessed(evidence) or Missing(missing="no test shows a trace on the rows that it was trained on")
+    return witnessed(evidence) or Missing(missing="no test shows a trace of the forget set as it was taught")
 
 
 def _bluntness(measurement: Measurement) -> tuple[float, float, float]:

@@ -143,5 +143,5 @@ def named(share: Share) -> str:
 
 def _axis_words(axis: Axis) -> str:
     if isinstance(axis.share, Missing):
-        return f"{axis.name}: not measured"
+        return f"{axis.name}: {visible(axis.share.missing, NAME).partition(':')[0]}"
     return f"{axis.name} {number(axis.share.value)} (95 % {interval(axis.share.ci95)})"

@@ -39,6 +39,7 @@ ALWAYS: Final = ("gate", "output", "causal", "decoding")
 NAMED: Final = 5
 """So many names stand on page one; the findings have them all."""
 SAYS_NOTHING: Final = "– says nothing here"
+BROKEN: Final = Missing(missing="says nothing: the suspect is too damaged")
 DECADES: Final = 6.0
 """Beyond this power of ten a ratio of two descriptions of the same readings is said to be larger."""
 
@@ -92,7 +93,9 @@ def axes(report: Report) -> tuple[Axis, ...]:
     """Outputs and internals; nothing where neither was measured."""
     verdict = report.verdict
     both = Axis("outputs", verdict.outputs), Axis("internals", verdict.internals)
-    return both if any(isinstance(axis.share, Share) for axis in both) else ()
+    if not any(isinstance(axis.share, Share) for axis in both):
+        return ()
+    return tuple(axis._replace(share=BROKEN) for axis in both) if verdict.word == "INVALID" else both
 
 
 def axes_drawing(report: Report) -> str:
@@ -105,7 +108,7 @@ def axes_drawing(report: Report) -> str:
 def share_words(share: Share | Missing) -> str:
     """``0.51 of base (95 % 0.37–0.62)``, or that there is none."""
     if isinstance(share, Missing):
-        return f"not measured ({visible(share.missing, NAME)})"
+        return BROKEN.missing if share == BROKEN else f"not measured ({visible(share.missing, NAME)})"
     return f"{number(share.value)} of base (95 % {interval(share.ci95)})"
 
 

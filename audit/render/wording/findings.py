@@ -189,7 +189,11 @@ def meaning(report: Report) -> str:
 def undecided(report: Report) -> str:
     """Why the evidence does not decide, in short: over-suppressed, no common basis, blind, else the first reason."""
     if report.verdict.direction == "below":
-        return "the suspect lies below the never-trained level, where no model that never knew lies (over-suppressed)"
+        low = [e for e in report.evidence if e.direction == "below" and e.measurement.form == "trained"]
+        by = f" by {title(low[0].measurement)} ({number(judged_reading(low[0]).value)})" if low else ""
+        return (
+            f"the suspect lies below the never-trained level{by}, where no model that never knew lies (over-suppressed)"
+        )
     inside = [e for e in report.evidence if e.measurement.kind in ("causal", "decoding") and e.status != "listed"]
     causal = [e for e in inside if e.measurement.kind == "causal"]
     if causal and all(isinstance(e.measurement.value, Missing) for e in causal):

@@ -94,17 +94,24 @@ def mistakes(ratio: LikelihoodRatio) -> str:
 
 def ratio_in_short(ratio: LikelihoodRatio) -> str:
     """:func:`ratio_sentence` where the two propositions stand on the same page, and the counted mistakes above."""
-    return f"{_weighed(ratio, H1_H2)} On the verbal scale (glossary) this is {_support(ratio, ('for H1', 'for H2'))}."
+    stated, ends = weighed(ratio, *H1_H2).rsplit(" (", 1)
+    return (
+        f"The findings are {stated}. {ends[0].upper()}{ends[1:].rstrip(')')}. On the verbal scale (glossary) this is "
+        f"{_support(ratio, ('for H1', 'for H2'))}."
+    )
 
 
 def ratio_in_plain(ratio: LikelihoodRatio) -> str:
     """The same for a reader who has no more than page one."""
-    return f"{_weighed(ratio, STILL_NEVER)} This is {_support(ratio, ('that it knows', 'that it never knew'))}."
-
-
-def _weighed(ratio: LikelihoodRatio, propositions: tuple[Proposition, Proposition]) -> str:
-    stated, ends = weighed(ratio, *propositions).rsplit(" (", 1)
-    return f"The findings are {stated}. {ends[0].upper()}{ends[1:].rstrip(')')}."
+    stated = weighed(ratio, *STILL_NEVER).rsplit(" (", 1)[0]
+    lo, hi, most = ratio.ci95.lo, ratio.ci95.hi, ratio.ceiling
+    if ratio.value < 1:
+        lo, hi, most = 1 / hi, 1 / lo, 1 / ratio.floor
+    to = "" if hi >= most * (1 - EDGE) else f" and ends at {number(hi)}"
+    return (
+        f"The findings are {stated}. The 95 % interval begins at {number(lo)} times{to}; this design cannot show more "
+        f"than {number(most)}. This is {_support(ratio, ('that it knows', 'that it never knew'))}."
+    )
 
 
 def _support(ratio: LikelihoodRatio, sides: tuple[str, str]) -> str:
