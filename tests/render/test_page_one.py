@@ -67,6 +67,15 @@ def test_the_silence_of_a_broken_suspect_is_not_printed_as_one() -> None:
     assert said["Who is known"] == "Nobody: no trace."
 
 
+def test_an_over_suppressed_headline_names_the_test_that_lies_below_and_a_broken_one_draws_no_bar() -> None:
+    low = judged(effect("reverse_patch", "all", "causal", -0.11, 0.03), "below", "so it is", "below")
+    page = _page(_with((gate(0.9), low), word="INCONCLUSIVE", direction="below"))
+    assert "by reverse patch: all (−0.11), where none of them lies" in page
+    shown = re.compile(r'class="axes">(.*?)</svg>', re.DOTALL)
+    (intact,), (broken,) = (shown.findall(_page(_with((gate(0.9),), word=w))) for w in ("SUPPRESSED", "INVALID"))
+    assert "<rect" in intact and "<rect" not in broken and "says nothing" in broken
+
+
 def test_a_suspect_that_is_one_of_the_models_beside_it_is_called_a_control() -> None:
     found = report("suppressed")
     assert "itself" not in compared_with(found)

@@ -192,7 +192,7 @@ def undecided(report: Report) -> str:
         low = [e for e in report.evidence if e.direction == "below" and e.measurement.form == "trained"]
         by = f" by {title(low[0].measurement)} ({number(judged_reading(low[0]).value)})" if low else ""
         return (
-            f"the suspect lies below the never-trained level{by}, where no model that never knew lies (over-suppressed)"
+            f"the suspect lies below the level of models that never knew{by}, where none of them lies (over-suppressed)"
         )
     inside = [e for e in report.evidence if e.measurement.kind in ("causal", "decoding") and e.status != "listed"]
     causal = [e for e in inside if e.measurement.kind == "causal"]
