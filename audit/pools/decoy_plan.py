@@ -27,8 +27,8 @@ WORLDS: Final = 19
 """Decoy worlds where neither their number nor a time is asked for: 0 of 19 bounds a rate at 14.6 %."""
 LEAST_WORLDS: Final = 3
 """Ratios are checked on worlds that they were not fitted on, and a fit needs two."""
-DRAWS_OF_DECOYS: Final = 3
-"""How often other decoys are drawn where base recalls some of them."""
+TIMES_NAMED: Final = 12
+"""How often decoys are named anew whom base recalls: of few values it guesses some by chance."""
 PASSES: Final = 400
 """What a world takes, in passes of base over its decoys: teaching, edits and audits together."""
 
@@ -111,7 +111,7 @@ def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> P
     worlds = _worlds(request, source, len(case.case.roles.never_trained), seconds)
     count = sets_of(worlds, len(case.case.roles.never_trained))
     bar = (recall.base + recall.against) / 2
-    sets = tuple(_unknown(pupil, source, n, bar) for n in range(count))
+    sets = tuple(unknown_decoys(pupil, source, n, bar) for n in range(count))
     folder = own_folder(file.root, case.base.key)
     people = len({item.group for item in first.forget})
     models = len(suspects_of(1, people))
@@ -147,14 +147,17 @@ def _worlds(request: OwnRequest, source: DecoySource, references: int, seconds: 
     return min(wanted, fitting)
 
 
-def _unknown(pupil: Pupil, source: DecoySource, world: int, bar: float) -> Decoys:
-    """Decoys of a world that neither base nor the ancestor recalls. AuditError (code 2) where none are found."""
+def unknown_decoys(pupil: Pupil, source: DecoySource, world: int, bar: float) -> Decoys:
+    """Decoys of a world that neither base nor the ancestor recalls: whom they do is given another name, which changes
+    what is guessed. AuditError (code 2) where none are found."""
     known: Sequence[str] = ()
-    for draw in range(1 if source.stated else DRAWS_OF_DECOYS):
-        drawn = decoys(source, world, draw)
+    renamed: dict[str, int] = {}
+    for _ in range(1 if source.stated else TIMES_NAMED):
+        drawn = decoys(source, world, renamed)
         known = decoy_models.recalled_groups(pupil, drawn.forget, bar)
         if not known:
             return drawn
+        renamed |= {group: renamed.get(group, 0) + 1 for group in known}
     raise AuditError(
         f"base or its ancestor already knows decoys: {', '.join(known[:3])}{' ...' if len(known) > 3 else ''} (mean "
         f"probability at least {bar:.2f}, half-way to what base gives its own forget items)",
