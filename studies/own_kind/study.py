@@ -57,7 +57,7 @@ def calibrated(made: Made, worlds: int) -> dict[str, object]:
     return {
         "worlds": renewed.worlds, "people": prepared.plan.people, "questions": prepared.plan.questions,
         "cpu_s_of_this_call": round(time.process_time() - since, 1), "stages_cpu_s": renewed.stages_cpu_s,
-        "planned_seconds_a_world": prepared.plan.seconds,
+        "planned_seconds_a_world": list(prepared.plan.seconds.ends),
         "joint": {
             "false_alarms": record.false_alarms.model_dump(), "misses": record.misses.model_dump(),
             "exceptions": list(record.exceptions),

@@ -6,12 +6,13 @@ from typing import Any, cast
 
 import pytest
 
-from audit.calibration import Bound, OwnKind, ProbeIdentity, own_folder, seal
+from audit.calibration import SUBJECTS, Bound, OwnKind, ProbeIdentity, own_folder, seal
 from audit.case import OpenCase
 from audit.engine import case_calibrations
 from audit.engine.case_calibrations import OWN_COMMAND, standing_of
 from audit.judging import ApplicableCalibrations, Given, decide, judge, validation
 from audit.pools.fit import CalibrationSet, calibrate, write_all
+from audit.review.verification import restood
 from audit.schema import Case, Checkpoint, DataFiles, Roles, Source, Template
 from tests.known_truth import DOMAIN, KINDS, ZOO, gate, made, measured, pool, same
 
@@ -91,3 +92,19 @@ def test_what_may_not_judge_judges_nothing_and_the_report_says_why(tmp_path: Pat
     for found in (stands(tmp_path), stands(tmp_path, folder)):
         assert not found.holding
         assert all(said in use.because for use in found.uses)
+
+
+def test_a_finished_run_is_judged_again_by_its_own_kind_where_that_lies_above_it(tmp_path: Path) -> None:
+    own, run = written(tmp_path), tmp_path / "runs" / "own"
+    run.mkdir(parents=True)
+    uses = stands(tmp_path).uses
+    nowhere = tmp_path / "stored"
+    (own_folder(tmp_path, "0" * 64)).mkdir()
+    (own_folder(tmp_path, "0" * 64) / SUBJECTS).write_text("broken, and another model's")
+    again = restood(uses, run, nowhere)
+    assert again is not None
+    assert (again.shelf.folder, set(again.holding)) == (own, set(KINDS))
+    others = tuple(use.model_copy(update={"own": False}) for use in uses)
+    assert restood(others, run, nowhere) is None
+    assert restood(uses, tmp_path.parent, nowhere) is None
+    assert restood(uses, tmp_path.parent, own) is not None

@@ -106,6 +106,8 @@ def test_a_time_or_a_number_that_is_too_small_is_refused_and_nothing_is_written(
     with pytest.raises(AuditError, match="2 decoy worlds are too few"):
         prepare_own(file, OwnRequest(worlds=2), SETTINGS)
     plan = prepare_own(file, THREE, SETTINGS).plan
+    assert 0 < plan.seconds.lo < plan.seconds.hi < 20 * plan.seconds.lo
+    assert "by the plan of its passes" in plan.lines()[0]
     assert "no likelihood ratio above 4" in " ".join(plan.lines())
     assert "63 %" in " ".join(plan.lines())
     assert sorted(path.name for path in case.parent.iterdir()) == ["case.toml"]
