@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+import numpy as np
 import torch
 
 from audit.bench import Bench, TrainingRecipe, changed_tensors, copied, train_one
@@ -119,9 +120,8 @@ def make(shop: Workshop, suspect: KeptOut) -> Path:
     out.parent.mkdir(exist_ok=True)
     if out.is_dir():
         return out
-    parent = shop.model(suspect.parent)
+    parent, trial = shop.model(suspect.parent), out.with_name(f"{out.name}.trial")
     for gentler in GENTLER if suspect.truth != "destroyed" else (1.0,):
-        trial = out.with_name(f"{out.name}.trial")
         shutil.rmtree(trial, ignore_errors=True)
         EDITS[suspect.name](shop, parent, trial, gentler)
         made = resolve(Source(path=str(trial)), shop.folder)
@@ -144,7 +144,7 @@ def recalled(shop: Workshop, model: Checkpoint) -> float:
 
 
 def _mean(shop: Workshop, model: Checkpoint, rows: Rows) -> float:
-    return float(row_means(shop.bench.run(model, rows, [SCORE])[SCORE], rows).exp().mean())
+    return float(np.exp(row_means(shop.bench.run(model, rows, [SCORE])[SCORE], rows)).mean())
 
 
 # ---- how each is made -------------------------------------------------------------------------------------------

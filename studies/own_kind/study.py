@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 
@@ -161,7 +161,7 @@ def main(words: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     for name in args.kinds:
         row = study(name, args.data, args.work, args.worlds)
-        results = json.loads(args.out.read_bytes()) if args.out.is_file() else {"kinds": {}}
+        results: dict[str, Any] = json.loads(args.out.read_bytes()) if args.out.is_file() else {"kinds": {}}
         results["kinds"][name] = row
         results["counts"] = counts.of_all(results["kinds"])
         results["coverage"] = counts.coverage()
