@@ -117,6 +117,14 @@ def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> P
     return Prepared(file, pupil, recall, source, sets, plan, settings)
 
 
+def price_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> Interval:
+    """About how many seconds a decoy world takes, from and to; base need not know anything yet. Nothing is made."""
+    case = open_case(file.case, file.root, file.root, online=settings.online)
+    settings = replace(settings, store=None).settled([case.base])
+    pupil, source = Pupil(make_bench(settings), case), decoy_source(case, request.questions, request.decoys)
+    return world_seconds(file, pupil, decoys(source, 0), request.tests, settings)
+
+
 def _wanted(request: OwnRequest, source: DecoySource, references: int) -> int:
     """How many worlds are asked for, and there are decoys for. AuditError (code 2) where they are too few for a
     rule."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from audit.bench import Bench, TrainingRecipe, changed_tensors, copied, train_one
-from audit.case import OpenCase, Rows, row_means
+from audit.case import CaseFile, OpenCase, Rows, open_case, row_means
 from audit.checkpoints import resolve, write_edited
 from audit.edits import (
     NPO,
@@ -39,6 +39,7 @@ from audit.edits import (
 )
 from audit.probing import SCORE
 from audit.schema import AuditError, Checkpoint, Source, Texts
+from studies.own_kind.kinds_taught import Made
 
 Truth = Literal["knows", "part", "never", "silenced", "destroyed"]
 GENTLER: Final = (1.0, 0.5, 0.25, 0.1)
@@ -111,6 +112,18 @@ class Workshop(NamedTuple):
     def data(self, needs: tuple[str, ...] = ()) -> EditData:
         """The rows that an edit of the real forget facts may see."""
         return edit_data(self.case, needs, Choice(refusals=self.refusals, keep_general=True))
+
+
+def workshop(made: Made, bench: Bench) -> Workshop:
+    """Where suspects of a kind's case are made."""
+    case = CaseFile.read_unedited(made.case)
+    opened = open_case(case.case, case.root, made.folder / "opened")
+    return Workshop(bench, opened, made.folder, made.rate, made.refusals)
+
+
+def made_by(made: Made, bench: Bench, suspect: KeptOut) -> Path:
+    """One edited suspect of a kind's case."""
+    return make(workshop(made, bench), suspect)
 
 
 def make(shop: Workshop, suspect: KeptOut) -> Path:

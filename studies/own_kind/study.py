@@ -18,7 +18,7 @@ import torch
 
 from audit.bench import Bench
 from audit.calibration import Bound, InstalledBehaviours, ProbeIdentity, find_own, read_library, stored, zoo_floors
-from audit.case import CaseFile, open_case
+from audit.case import CaseFile
 from audit.engine import Run, domain_of, prepare
 from audit.judging import ApplicableCalibrations, decide, given, judge, stand
 from audit.planning import Dropped, RunSettings, configured, unwatched
@@ -27,7 +27,7 @@ from audit.probing import behaviour_of, recall
 from audit.schema import AuditError, Missing, Report, Source, Verdict
 from audit.storage import write_atomic
 from studies.own_kind import counts
-from studies.own_kind.kept_out import SUSPECTS, KeptOut, Workshop, make, recalled
+from studies.own_kind.kept_out import SUSPECTS, KeptOut, Workshop, make, recalled, workshop
 from studies.own_kind.kinds_taught import Made, made_case, taught_suspect
 from studies.pages import with_section
 from studies.provenance import stamp
@@ -39,7 +39,7 @@ SETTINGS: Final = RunSettings(threads=1)
 log = logging.getLogger(__name__)
 
 
-class _Judged(NamedTuple):
+class ThreeVerdicts(NamedTuple):
     """What the three ways say of one suspect."""
 
     in_case: Verdict
@@ -69,9 +69,7 @@ def calibrated(made: Made, worlds: int) -> dict[str, object]:
 
 def suspects(made: Made, bench: Bench) -> dict[str, object]:
     """Make every suspect of a kind, audit it and judge it; a row each, and why some could not be made."""
-    case = CaseFile.read_unedited(made.case)
-    opened = open_case(case.case, case.root, made.folder / "opened")
-    shop = Workshop(bench, opened, made.folder, made.rate, made.refusals)
+    shop = workshop(made, bench)
     rows, left_out = list[dict[str, object]](), dict[str, str]()
     for suspect in SUSPECTS:
         try:
@@ -90,7 +88,7 @@ def _row(made: Made, suspect: KeptOut, path: Path, shop: Workshop) -> dict[str, 
     if kept.is_file():
         return json.loads(kept.read_bytes())
     since = time.process_time()
-    judged = _judge(made, suspect.name, path, shop.bench)
+    judged = judge_three_ways(made, suspect.name, path, shop.bench)
     own, ratio = judged.own, judged.own.ratio
     row: dict[str, object] = {
         "name": suspect.name, "truth": suspect.truth, "fresh": suspect.fresh,
@@ -104,7 +102,7 @@ def _row(made: Made, suspect: KeptOut, path: Path, shop: Workshop) -> dict[str, 
     return row
 
 
-def _judge(made: Made, name: str, path: Path, bench: Bench) -> _Judged:
+def judge_three_ways(made: Made, name: str, path: Path, bench: Bench) -> ThreeVerdicts:
     """One audit by the tests that decoy worlds are scored by, judged three ways."""
     read = CaseFile.read_unedited(made.case)
     roles = read.case.roles.model_copy(update={"suspect": Source(path=str(path.resolve()))})
@@ -130,7 +128,7 @@ def _judge(made: Made, name: str, path: Path, bench: Bench) -> _Judged:
     own = stand(found.path, ran, domain, moved)
     alone = stand(made.folder / "none", ran, domain, moved)
     ways = (alone, ApplicableCalibrations(shelf, outside, ()), own)
-    return _Judged(*(decide(evidence, who, way)[1] for way in ways))
+    return ThreeVerdicts(*(decide(evidence, who, way)[1] for way in ways))
 
 
 def study(name: str, data: Path, work: Path, worlds: int) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """Which calibrations judge a case: those of its base's own kind beside it, and what is said of those that may not."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -68,7 +69,13 @@ def test_a_case_is_judged_by_its_bases_own_kind_and_says_so(tmp_path: Path) -> N
     assert all(use.own and f"this model's own kind, {WORLDS} decoy worlds" in use.because for use in found.uses)
     evidence = tuple(judge(m) for m in (gate(1.0), *(measured(p, 1.0, 12.0) for p in KINDS)))
     weighed, verdict = decide(evidence, Given(references=2, ancestor=True, holdout=True), found)
-    assert "share one base and are no independent draws of models" in " ".join(verdict.because)
+    because = " ".join(verdict.because)
+    assert f"In {WORLDS} decoy worlds its own base was taught 16 invented people (32 questions)" in because
+    assert "share one base and are no independent draws of models" in because
+    assert f"no ratio can pass {WORLDS + 1}." in because
+    assert f"ceiling of this design {WORLDS + 1}" in verdict.sentence
+    said = next(text for text in verdict.because if "no independent draws" in text)
+    assert max(len(sentence.split()) for sentence in re.split(r"[.:] ", said)) <= 25
     decoys = validation(weighed, verdict, found).decoys  # type: ignore[union-attr]
     assert decoys is not None
     assert (decoys.people, decoys.questions) == (16, 32)
