@@ -2,6 +2,7 @@ from .decoy_plan import OwnPlan as OwnPlan
 from .decoy_plan import OwnRequest as OwnRequest
 from .decoy_plan import own_tests as own_tests
 from .decoy_plan import prepare_own as prepare_own
+from .decoy_plan import price_own as price_own
 from .kinds import KINDS as KINDS
 from .kinds import PoolKind as PoolKind
 from .kinds import case_of as case_of
