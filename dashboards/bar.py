@@ -47,6 +47,10 @@ class View(NamedTuple):
         """All runs beside the chosen one, verified."""
         return tuple(opened(self.vault, folder) for folder in self.near)
 
+    def every(self) -> tuple[Run, ...]:
+        """All runs of the folder, verified."""
+        return tuple(opened(self.vault, folder) for folder in self.run_folders)
+
     def rows(self) -> tuple[NamedReport, ...]:
         """The finished reports that answer the chosen one's question: same base, same forget set."""
         if self.run is None or self.run.report is None:
@@ -100,6 +104,15 @@ def draw() -> View:
     cohort = right.selectbox("Cohort", list(COHORTS), key="cohort", bind="query-params")
     folder = near.get(suspect or "") or next(iter(near.values()))
     return View(vault, opened(vault, folder), tuple(near.values()), cohort or "all rows", run_folders)
+
+
+def whole() -> View:
+    """The whole folder, for a page that is about no single run; what is chosen elsewhere stays chosen."""
+    vault = Vault(root())
+    for key in ("set", "run", "cohort"):
+        if key in st.session_state:
+            st.session_state[key] = st.session_state[key]
+    return View(vault, None, (), "all rows", folders(vault))
 
 
 @st.fragment(run_every=NEWS_S)

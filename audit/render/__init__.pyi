@@ -69,10 +69,13 @@ from .sections.glance import axis_lines as axis_lines
 from .sections.glance import known as known
 from .sections.glance import people_words as people_words
 from .sections.glance import three_lines as three_lines
+from .sections.glossary import GLOSSARY as GLOSSARY
 from .sections.listings import listing_grid as listing_grid
 from .sections.listings import listing_grids as listing_grids
 from .sections.outline import report_sections as report_sections
 from .sections.pageone import untested as untested
+from .sections.verdict_rows import VerdictRow as VerdictRow
+from .sections.verdict_rows import verdict_row as verdict_row
 from .wording.detections import answer as answer
 from .wording.detections import beside_verdict as beside_verdict
 from .wording.detections import exact_rate as exact_rate

@@ -29,6 +29,7 @@ from audit.wording import number, p_of, units
 from dashboards import bar, show, states
 
 ORDER = 30
+SECTION = "Why"
 COLUMNS = (
     "Test",
     "Outcome",

@@ -16,6 +16,7 @@ from dashboards.vault import shown
 from dashboards.workers import Heard, Worker
 
 ORDER = 80
+SECTION = "Work"
 
 
 @st.cache_resource(show_spinner="Asking what this Residua can do…")
