@@ -59,6 +59,10 @@ from .sections.blocks import Grid as Grid
 from .sections.blocks import Heading as Heading
 from .sections.blocks import Text as Text
 from .sections.blocks import letter as letter
+from .sections.decoy_pool import made_grid as made_grid
+from .sections.decoy_pool import misled_lines as misled_lines
+from .sections.decoy_pool import pool_blocks as pool_blocks
+from .sections.decoy_pool import ratio_scores as ratio_scores
 from .sections.detections import detection_grid as detection_grid
 from .sections.detections import detections as detections
 from .sections.detections import findings_of as findings_of
@@ -74,6 +78,7 @@ from .sections.listings import listing_grid as listing_grid
 from .sections.listings import listing_grids as listing_grids
 from .sections.outline import report_sections as report_sections
 from .sections.pageone import untested as untested
+from .sections.validity import calibration_uses as calibration_uses
 from .sections.verdict_rows import VerdictRow as VerdictRow
 from .sections.verdict_rows import verdict_row as verdict_row
 from .wording.detections import answer as answer

@@ -28,8 +28,11 @@ def rates(clean: Sequence[float], knowing: Sequence[float], threshold: float) ->
     return Rates(sum(x > threshold for x in clean), len(clean), sum(x <= threshold for x in knowing), len(knowing))
 
 
-def roc(clean: Sequence[float], knowing: Sequence[float], threshold: float) -> Drawing:
-    """How often is a trace found, for how many false alarms? Log-log, since only few false alarms are affordable."""
+def roc(clean: Sequence[float], knowing: Sequence[float], threshold: float, name: str = "threshold") -> Drawing:
+    """How often is a trace found, for how many false alarms? Log-log, since only few false alarms are affordable.
+
+    ``name`` is what the threshold is called.
+    """
     cuts = sorted({*clean, *knowing}, reverse=True)
     by_cut = [rates(clean, knowing, cut) for cut in (*cuts, -math.inf)]
     floor_x, floor_y = 0.5 / len(clean), 0.5 / len(knowing)
@@ -43,14 +46,14 @@ def roc(clean: Sequence[float], knowing: Sequence[float], threshold: float) -> D
     chosen = rates(clean, knowing, threshold)
     figure.add_scatter(
         x=[max(chosen.alarms / chosen.clean, floor_x)], y=[max(1 - chosen.missed / chosen.knowing, floor_y)],
-        mode="markers", marker={"size": 13, "symbol": "cross", "color": LOOKS["base"].colour}, name="threshold",
+        mode="markers", marker={"size": 13, "symbol": "cross", "color": LOOKS["base"].colour}, name=name,
     )  # fmt: skip
     figure.update_xaxes(
         type="log", title="false alarms (share of clean models, log)", range=[math.log10(floor_x), 0.03], dtick=1
     )
     figure.update_yaxes(type="log", title="found (share of knowing models, log)", dtick=1)
     rows = [[f"FPR ≤ {share:g}", _true_positives_at(by_cut, share)] for share in (0.01, 0.001)]
-    rows.append(["at the threshold", f"found {chosen.knowing - chosen.missed} of {chosen.knowing}, "
+    rows.append([f"at the {name}", f"found {chosen.knowing - chosen.missed} of {chosen.knowing}, "
                                      f"false alarms {chosen.alarms} of {chosen.clean}"])  # fmt: skip
     alt = f"ROC on {len(clean)} clean and {len(knowing)} knowing models"
     caption = "Both axes are logarithmic; a rate of 0 is drawn at half a model."
