@@ -107,9 +107,9 @@ class Line(NamedTuple):
 
 def line(each: Audited, place: bool) -> Line:
     """A row in words. ``place``: say in which folder it lies, where there are several."""
-    parent = shown(PurePosixPath(each.run.name).parent.as_posix())
-    row, report = each.row, each.run.report
-    head = (address(each.run), each.name, parent if place else "", each.word)
+    path, row, report = PurePosixPath(each.run.name), each.row, each.run.report
+    where = path.as_posix() if place else "" if path.name == each.name else path.name
+    head = (address(each.run), each.name, shown(where), each.word)
     if row is None or report is None:
         return Line(*head, visible(each.run.reason), None, (), "", (), demo=False)
     axes = (("Outputs", row.outputs, report.verdict.outputs), ("Internals", row.internals, report.verdict.internals))

@@ -64,6 +64,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     env.filters["picture"] = picture
+    env.filters["explained"] = explained
     return env
 
 
@@ -125,9 +126,20 @@ def _terms() -> dict[str, str]:
     return terms
 
 
+ALIASES: Final = {
+    "holm p": "p", "against the null": "p", "how sure": "likelihood ratio", 
+    "what it says": "outputs", "what it holds": "internals", "who is known": "people kept",
+    "false alarms": "false alarm", "false alarms at it": "false alarm", "misses at it": "miss",
+    "threshold in force": "calibrated threshold", "judged number": "effect", "compared with": "reference",
+    "positive control: base": "positive control",
+}  # fmt: skip
+"""How pages name what the glossary calls otherwise."""
+
+
 def glossed(term: str) -> str | None:
     """What the glossary says of a word, for a tool tip; None where it does not have it."""
-    return _terms().get(term.casefold())
+    plain = term.partition(" (")[0].casefold()
+    return _terms().get(ALIASES.get(plain, plain))
 
 
 def explained(words: str, term: str = "") -> Markup:

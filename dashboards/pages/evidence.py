@@ -1,6 +1,7 @@
 """How strong is each finding?"""
 
 import math
+from typing import Final
 
 import numpy as np
 import streamlit as st
@@ -30,19 +31,8 @@ from dashboards import bar, show, states
 
 ORDER = 30
 SECTION = "Why"
-COLUMNS = (
-    "Test",
-    "Outcome",
-    "Judged number (95 %)",
-    "What decides",
-    "Detection limit",
-    "n scored / errored / unscored",
-    "Units",
-    "p",
-    "Holm p",
-    "q",
-    "Likelihood ratio and words",
-)
+COLUMNS: Final = ("Test", "Outcome", "Judged number (95 %)", "What decides", "Detection limit", "Likelihood ratio")
+COUNTED: Final = ("Test", "n scored / errored / unscored", "Units", "p", "Holm p", "q")
 
 
 def adjusted(rows: list[Evidence]) -> dict[int, tuple[str, str]]:
@@ -77,14 +67,26 @@ def ratio(e: Evidence) -> str:
 
 
 def table(rows: list[Evidence]) -> None:
-    """The numbers behind the figure; adjusted over the rows that are shown, and over no others."""
+    """Every finding in a row: what it is, by which number, against what, and how strongly it speaks."""
+    cells = [
+        [title(e.measurement), part(e), judged(e), deciding(e).words, power_cell(e.measurement), ratio(e)] for e in rows
+    ]
+    show.table(show.grid(f"{len(rows)} findings", COLUMNS, cells, ("", "mark")))
+
+
+def counts(rows: list[Evidence]) -> None:
+    """What stands behind every number; adjusted over the rows that are shown, and over no others."""
     both = adjusted(rows)
     cells = [
-        [title(e.measurement), part(e), judged(e), deciding(e).words, power_cell(e.measurement), counted(e),
-         units(e.measurement), p_of(e.measurement).removeprefix("p = "), *both.get(i, ("none", "none")), ratio(e)]
+        [title(e.measurement), counted(e), units(e.measurement), p_of(e.measurement).removeprefix("p = "),
+         *both.get(i, ("none", "none"))]
         for i, e in enumerate(rows)
     ]  # fmt: skip
-    show.table(show.grid(f"{len(rows)} findings", COLUMNS, cells, ("", "mark")))
+    show.table(show.grid(f"Counts and p of {len(rows)} findings", COUNTED, cells))
+    show.note(
+        "Holm p and q are adjusted over the rows of this table. A planned family is held to Holm's p; q (Benjamini and "
+        "Hochberg) is for leads, and no lead is a finding."
+    )
 
 
 view = bar.current()
@@ -94,12 +96,19 @@ if axes := show.axes(report):
     show.facts([*axis_lines(report), *known(report)])
 chosen = [e for e in report.evidence if view.keeps(e)]
 families = ["all tests", *(heading for kind, heading in FAMILIES if any(e.measurement.kind == kind for e in chosen))]
-family = st.selectbox("Family", families, key="family", bind="query-params")
+family = st.selectbox("Family", families, key="family", bind="query-params",
+                      help=show.glossed("Class of evidence"))  # fmt: skip
 kinds = {heading: kind for kind, heading in FAMILIES}
 rows = [e for e in chosen if family == "all tests" or e.measurement.kind == kinds[family]]
 order = [kind for kind, _ in FAMILIES]
 rows.sort(key=lambda e: order.index(e.measurement.kind))
 
+table(rows)
+with st.expander("Counts, p and q of each"):
+    counts(rows)
+with st.expander("Each finding in words"):
+    show.facts([(title(e.measurement), evidence_sentence(e)) for e in rows])
+show.heading("How strongly each speaks")
 drawn = ratios(report, rows)
 if drawn is not None:
     show.chart(drawn)
@@ -111,11 +120,6 @@ else:
     )
     if (placed := positions(report, rows)) is not None:
         show.chart(placed)
-table(rows)
-show.note(
-    "Holm p and q are adjusted over the rows of this table. A planned family is held to Holm's p; q (Benjamini and "
-    "Hochberg) is for leads, and no lead is a finding."
-)
 if any(e.measurement.findings for e in rows):
     show.heading("Rules of yes or no")
     show.rules(rows, view.path)
@@ -137,5 +141,3 @@ if typed:
     )
 else:
     show.text("No posterior is shown: findings alone say nothing about how probable the trace is.")
-show.heading("In words")
-show.facts([(title(e.measurement), evidence_sentence(e)) for e in rows])

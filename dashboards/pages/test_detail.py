@@ -42,7 +42,12 @@ def truth(subjects: Subjects, calibrated: Calibrated) -> None:
     if clean and knowing:
         low, high = min(*clean, *knowing), max(*clean, *knowing)
         threshold = st.slider(
-            "Threshold on the effect", float(low), float(high), float(calibrated.threshold), key="threshold"
+            "Threshold on the effect",
+            float(low),
+            float(high),
+            float(calibrated.threshold),
+            key="threshold",
+            help=show.glossed("Calibrated threshold"),
         )
         errors = rates(clean, knowing, threshold)
         show.facts([

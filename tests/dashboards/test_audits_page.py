@@ -107,3 +107,15 @@ def test_what_was_chosen_stays_chosen_while_the_whole_folder_is_looked_at(tmp_pa
     at.switch_page("../pages/audits.py").run()
     at.switch_page("../pages/evidence.py").run()
     assert next(box.value for box in at.selectbox if box.label == "Suspect checkpoint") == "suppressed"
+
+
+def test_words_of_the_glossary_say_what_they_mean_where_they_stand_over_a_column(tmp_path: Path) -> None:
+    run_store.fill(tmp_path, ("calibrated",))
+    at = opened(tmp_path, "evidence")
+    shown = told(at)
+    for word in ("Detection limit", "What decides", "Likelihood ratio", "Holm p"):
+        assert re.search(rf'<th scope="col"><abbr title="[A-Z][^"]+">{word}</abbr>', shown), word
+    assert re.search(r'<dt><abbr title="[A-Z][^"]+">What it says \(outputs\)', shown)
+    suspect = next(box for box in at.selectbox if box.label == "Suspect checkpoint")
+    assert "under audit" in suspect.help
+    assert shown.index("findings") < shown.index("How strongly each speaks")

@@ -41,7 +41,7 @@ def roc(clean: Sequence[float], knowing: Sequence[float], threshold: float, name
     figure = sketch(360, showlegend=True)
     figure.add_scatter(x=[floor_x, 1], y=[floor_x, 1], mode="lines", name="no better than chance",
                        line={"color": QUIET, "dash": "dot"}, hoverinfo="skip")  # fmt: skip
-    figure.add_scatter(x=x, y=y, mode="lines", line=pen("suspect", 2.5) | {"shape": "hv"}, name="this test",
+    figure.add_scatter(x=x, y=y, mode="lines", line=pen("suspect", 2.5) | {"shape": "hv"}, name="found, by threshold",
                        hovertemplate="false alarms %{x:.3g}, found %{y:.3g}<extra></extra>")  # fmt: skip
     chosen = rates(clean, knowing, threshold)
     figure.add_scatter(
@@ -99,7 +99,7 @@ def reliability(bands: Sequence[tuple[float, Number, int, int]]) -> Drawing:
                        name="said = counted", hoverinfo="skip")  # fmt: skip
     figure.add_scatter(
         x=[b[0] for b in counted], y=[b[1] for b in counted], mode="markers+lines", line=pen("suspect"),
-        marker={"size": 10, "color": LOOKS["suspect"].colour, "symbol": "square"}, name="this test",
+        marker={"size": 10, "color": LOOKS["suspect"].colour, "symbol": "square"}, name="as counted",
         customdata=[[b[2], b[3]] for b in counted],
         hovertemplate="said %{x:.2f}, counted %{y:.2f}<br>%{customdata[0]} know, %{customdata[1]} clean<extra></extra>",
     )  # fmt: skip
