@@ -45,12 +45,8 @@ class View(NamedTuple):
         return COHORTS[self.cohort](evidence)
 
     def peers(self) -> tuple[Run, ...]:
-        """All runs beside the chosen one, verified."""
+        """All runs beside the chosen one, verified; where none is chosen, all of the folder."""
         return tuple(opened(self.vault, folder) for folder in self.near)
-
-    def every(self) -> tuple[Run, ...]:
-        """All runs of the folder, verified."""
-        return tuple(opened(self.vault, folder) for folder in self.run_folders)
 
     def rows(self) -> tuple[NamedReport, ...]:
         """The finished reports that answer the chosen one's question: same base, same forget set."""
@@ -115,7 +111,8 @@ def whole() -> View:
     for key in ("set", "run", "cohort"):
         if key in st.session_state:
             st.session_state[key] = st.session_state[key]
-    return View(vault, None, (), "all rows", folders(vault))
+    run_folders = folders(vault)
+    return View(vault, None, run_folders, "all rows", run_folders)
 
 
 @st.fragment(run_every=NEWS_S)

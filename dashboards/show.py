@@ -221,9 +221,15 @@ def maps(m: Measurement) -> None:
 
 
 def rules(rows: Sequence[Evidence], run: str) -> None:
-    """What rules of yes or no say, each with its reasons, and a line to copy: it says the string again, or where that
-    is masked it shows the ``run`` in clear."""
+    """What rules of yes or no say, and on demand why."""
     blocks(detection_grid(rows))
+    with st.expander("Each of them in full"):
+        reasons(rows, run)
+
+
+def reasons(rows: Sequence[Evidence], run: str) -> None:
+    """Each rule of yes or no with its reasons, and a line to copy: it says the string again, or where that is masked it
+    shows the ``run`` in clear."""
     for m, finding in findings_of(rows):
         sub(f"{finding_name(finding)}: {answer(finding)}")
         facts(finding_facts(m, finding))

@@ -52,7 +52,7 @@ def meanings() -> None:
 
 
 view = bar.current()
-rows = audit_table.audited(view.every())
+rows = audit_table.audited(view.peers())
 if not rows:
     states.empty(view)
     st.stop()

@@ -103,7 +103,12 @@ rows = [e for e in chosen if family == "all tests" or e.measurement.kind == kind
 order = [kind for kind, _ in FAMILIES]
 rows.sort(key=lambda e: order.index(e.measurement.kind))
 
-table(rows)
+weighed = [e for e in rows if e.status != "listed"]
+if weighed:
+    table(weighed)
+if listed := [e for e in rows if e.status == "listed"]:
+    with st.expander(f"Context and numbers as published: {len(listed)}, listed and never judged"):
+        table(listed)
 with st.expander("Counts, p and q of each"):
     counts(rows)
 with st.expander("Each finding in words"):
@@ -123,10 +128,10 @@ else:
 if any(e.measurement.findings for e in rows):
     show.heading("Rules of yes or no")
     show.rules(rows, view.path)
-if listed := [e.measurement for e in rows if e.measurement.listings]:
+if single := [e.measurement for e in rows if e.measurement.listings]:
     show.heading("Single findings")
     show.note("What tests name one by one: vectors, modules, forms or words. Test detail shows them beside their test.")
-    for m in listed:
+    for m in single:
         show.listings(m, folded=True)
 show.heading("Your prior")
 typed = st.text_input("Prior probability that the trace is there (0 to 1); leave empty for none", key="prior")

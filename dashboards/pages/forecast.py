@@ -8,6 +8,7 @@ from audit.wording import visible
 from dashboards import bar, forecasts, show, states
 
 ORDER = 87
+WHOLE_FOLDER = True
 DRAWN = 40
 
 

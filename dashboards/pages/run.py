@@ -2,7 +2,7 @@
 
 import shlex
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import streamlit as st
@@ -22,6 +22,7 @@ from dashboards.workers import Heard, Worker
 
 ORDER = 80
 SECTION = "Work"
+WHOLE_FOLDER = True
 PLANNED: Final = "_planned"
 STARTED: Final = "_started"
 
@@ -130,9 +131,11 @@ def table(plan: Plan, answer: dict[str, JsonValue]) -> None:
 
 
 # ---- the workers ------------------------------------------------------------------------------------------------
-def timed(view: bar.View) -> list[Report]:
-    """Finished reports whose times are known."""
-    return [run.report for run in view.peers() if run.report is not None]
+def timed(view: bar.View, worker: Worker) -> list[Report]:
+    """Finished reports beside a run, whose times are known."""
+    beside = PurePosixPath(worker.out).parent
+    peers = [run for run in view.peers() if PurePosixPath(run.name).parent == beside]
+    return [run.report for run in peers if run.report is not None]
 
 
 @st.fragment(run_every=1)
@@ -233,7 +236,7 @@ fresh = next((w for w in started if w.id == st.session_state.get(STARTED)), None
 if fresh is not None:
     show.heading("Just started")
     show.note("It works on its own from now on, also when this page or the browser is closed.")
-    live(view, fresh, timed(view))
+    live(view, fresh, timed(view, fresh))
 if planned is not None:
     show.heading("The plan")
     planning(view, planned)
@@ -243,7 +246,7 @@ if not latest:
     states.nothing("Nothing else was started from here yet" if fresh else "Nothing was started from here yet",
                    "A run goes on when this page or the browser is closed.")  # fmt: skip
 for worker in sorted(latest.values(), key=lambda w: w.started, reverse=True)[:10]:
-    live(view, worker, timed(view))
+    live(view, worker, timed(view, worker))
 show.heading("What can be run")
 with st.expander("Probes: the tests of an audit"):
     plugins("probes", "probes")

@@ -34,9 +34,9 @@ def test_a_cell_has_the_log_ratio_on_a_scale_to_the_ceiling_and_an_in_case_one_i
     place = tests.index("reverse_patch.answer positions")
     assert (heat.zmin, heat.zmax) == (-1, 1)
     assert heat.z[0][place] == pytest.approx(math.log10(52) / math.log10(61))
-    assert marks[place] == "▲ +1.7" and "from −1.8 (never trained) over 0 to +1.8 (knows)" in drawn.caption
+    assert marks[place] == "▲<br>+1.7" and "from −1.8 (never trained) over 0 to +1.8 (knows)" in drawn.caption
     in_case = tests.index("forget_likelihood.probability")
-    assert marks[in_case] == "● (0.012)" and 0 <= heat.z[0][in_case] < 0.05
+    assert marks[in_case] == "●<br>(.01)" and 0 <= heat.z[0][in_case] < 0.05
 
 
 def test_a_matrix_without_any_ratio_has_effects_and_colours_but_none_for_what_is_undecided_or_invalid() -> None:
@@ -68,7 +68,7 @@ def test_the_matrix_of_any_report_can_be_drawn(variant: golden.Variant, shown: c
 
 def test_a_matrix_without_a_drawing_has_its_marks_and_colours() -> None:
     drawn, cells = matrix(rows("calibrated", "suppressed")), painted(rows("calibrated", "suppressed"))
-    assert [c.mark for line in cells for c in line] == list(drawn.figure.data[-1].text)
+    assert [c.mark.replace(" ", "<br>") for line in cells for c in line] == list(drawn.figure.data[-1].text)
     place = comparison_figures.columns([report("calibrated")]).index("reverse_patch.answer positions")
     red, green, blue = (float(x) for x in cells[0][place].ground.removeprefix("rgb(").removesuffix(")").split(","))
     # 52 is nearly all that 60 worlds support: the darkest orange, with white text.

@@ -60,7 +60,7 @@ def matrix(rows: Sequence[NamedReport], shown: Shown = "ratio") -> Drawing:
     names = [label(titles.get(t, t)) for t in tests]
     edge = _edge(rows)
     cells = [[_cell(r.report, t, shown, edge) for t in tests] for r in rows]
-    figure = sketch(220 + 34 * len(rows), plot_bgcolor="rgba(128,128,128,.10)", margin={"r": 90, "t": 36})
+    figure = sketch(220 + 40 * len(rows), plot_bgcolor="rgba(128,128,128,.10)", margin={"r": 90, "t": 36})
     places = [(x, y, c) for y, line in enumerate(cells) for x, c in enumerate(line)]
     empty = [(x, y) for x, y, c in places if not c.ran]
     figure.add_bar(
@@ -79,8 +79,8 @@ def matrix(rows: Sequence[NamedReport], shown: Shown = "ratio") -> Drawing:
     )  # fmt: skip
     figure.add_scatter(
         x=[x for x, _, _ in places], y=[y for _, y, _ in places], mode="markers+text",
-        text=[c.mark for _, _, c in places],
-        textfont={"color": [_ink(c) for _, _, c in places], "size": 12},
+        text=[c.mark.replace(" ", "<br>") for _, _, c in places],
+        textfont={"color": [_ink(c) for _, _, c in places], "size": 11},
         marker={"size": 30, "opacity": 0, "symbol": "square"}, hoverinfo="none",
         customdata=[[rows[y].address, tests[x], c.words] for x, y, c in places],
         hovertemplate="%{customdata[2]}<extra></extra>",
@@ -165,7 +165,13 @@ def _effect(e: Evidence) -> tuple[str, float | None]:
     if isinstance(judged, Missing) or is_blind(e):
         return "", None
     decided = e.outcome in ("trace found", "no trace found") and e.direction != "below"
-    return number(judged), min(max(judged, 0.0), 1.0) if decided else None
+    return _short(judged), min(max(judged, 0.0), 1.0) if decided else None
+
+
+def _short(effect: float) -> str:
+    """An effect in a cell: two decimals, without the nought before them."""
+    digits = f"{effect:.2f}".removeprefix("-").removeprefix("0") if abs(effect) < 10 else "over 10"
+    return "0" if digits == ".00" else f"{'−' if effect < 0 else ''}{digits}"
 
 
 def _symbol(e: Evidence) -> str:
