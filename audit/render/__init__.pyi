@@ -92,6 +92,7 @@ from .wording.detections import unmask_command as unmask_command
 from .wording.findings import VERDICT_MEANING as VERDICT_MEANING
 from .wording.findings import VERDICT_SYMBOL as VERDICT_SYMBOL
 from .wording.findings import evidence_sentence as evidence_sentence
+from .wording.findings import is_control as is_control
 from .wording.findings import meaning as meaning
 from .wording.findings import part as part
 from .wording.findings import sentence as sentence
