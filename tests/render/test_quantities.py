@@ -234,7 +234,7 @@ def test_a_finding_below_never_trained_prints_no_ratio_and_has_no_colour_in_the_
     assert isinstance(finding_ratio(e), Missing)
     place = columns([audit]).index("reverse_patch.all")
     cell = painted([NamedReport("a", "a", audit)])[0][place]
-    assert cell.mark == "▼" and cell.ground == ""
+    assert cell.mark == "▼ (−.20)" and cell.ground == ""
 
 
 def test_the_row_of_an_invalid_suspect_is_grey_and_says_so() -> None:

@@ -220,6 +220,12 @@ def _bar(e: Evidence) -> str:
     return f"{shown}, above the floor of {number(m.floor)}"
 
 
-def worst_first(report: Report) -> tuple[int, str]:
-    """Sorts reports: what holds the most comes first, equals by their names."""
-    return WORST_FIRST.index(report.verdict.word), report.plan.case.name
+def is_control(report: Report) -> bool:
+    """Is the suspect base itself? That it holds everything is what its audit was made to show."""
+    fingerprints = report.plan.fingerprints
+    return bool(fingerprints.get("suspect")) and fingerprints.get("suspect") == fingerprints.get("base")
+
+
+def worst_first(report: Report) -> tuple[bool, int, str]:
+    """Sorts reports: what holds the most comes first, equals by their names; base itself, a control, comes last."""
+    return is_control(report), WORST_FIRST.index(report.verdict.word), report.plan.case.name
