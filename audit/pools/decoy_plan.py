@@ -17,6 +17,7 @@ from audit.planning import RunSettings, configured, make_bench
 from audit.pools import decoy_models
 from audit.pools.decoy_facts import QUESTIONS, Decoys, DecoySource, decoy_source, decoys, worlds_of
 from audit.pools.decoy_models import Pupil
+from audit.pools.decoy_teaching import Form, form_for
 from audit.pools.decoy_world import TESTS, sets_of, suspects_of
 from audit.probing import Recall, check_recall
 from audit.schema import AuditError
@@ -31,11 +32,13 @@ DRAWS_OF_DECOYS: Final = 3
 """How often other decoys are drawn where base recalls some of them."""
 PASSES: Final = 400
 """What a world takes, in passes of base over its decoys: teaching, edits and audits together."""
+_ADAPTERS: Final = "decoys are taught to adapters over base, several sets at a time; base itself is never copied"
 
 
 class OwnRequest(NamedTuple):
     """How many worlds (None: as many as the time gives, else :data:`WORLDS`), within which time (seconds), with whose
-    decoys, where unfinished work is kept, how many questions a decoy has, and which tests are calibrated."""
+    decoys, where unfinished work is kept, how many questions a decoy has, which tests are calibrated, and what is
+    taught (None: whole copies of base, or adapters over it where it is large)."""
 
     worlds: int | None = None
     max_time: float | None = None
@@ -43,6 +46,7 @@ class OwnRequest(NamedTuple):
     work: Path | None = None
     questions: int = QUESTIONS
     tests: tuple[str, ...] = TESTS
+    form: Form | None = None
 
 
 class OwnPlan(NamedTuple):
@@ -56,6 +60,7 @@ class OwnPlan(NamedTuple):
     seconds: float
     folder: Path
     disk: int = 0
+    form: Form = "full"
 
     def lines(self) -> tuple[str, ...]:
         """What so many worlds can support, in words."""
@@ -66,6 +71,7 @@ class OwnPlan(NamedTuple):
             f"{number(self.worlds * self.seconds)} s in all; about {told_bytes(self.disk)} of disk while it is made",
             f"{self.worlds} worlds support no likelihood ratio above {self.worlds + 1} (or below 1/{self.worlds + 1}); "
             f"a mistake that none of them shows is bounded at {bound} % (exact, 95 %)",
+            *((_ADAPTERS,) if self.form == "adapter" else ()),
             f"written to {self.folder}, where every case of this base beside it finds it",
         )
 
@@ -102,6 +108,7 @@ def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> P
     settings = replace(settings, store=None).settled([case.base])
     bench = make_bench(settings)
     pupil = Pupil(bench, case)
+    form = form_for(pupil, request.form)
     recall = check_recall(bench, case)
     source = decoy_source(case, request.questions, request.decoys)
     first = decoys(source, 0)
@@ -117,7 +124,7 @@ def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> P
     models = len(suspects_of(1, people))
     together = 2 * (2 + len(case.case.roles.never_trained)) + models
     size = sum(path.stat().st_size for path in weight_files(weights_folder(case.base)))
-    plan = OwnPlan(worlds, people, len(first.forget), models, seconds, folder, together * size)
+    plan = OwnPlan(worlds, people, len(first.forget), models, seconds, folder, together * size, form)
     return Prepared(file, pupil, recall, source, sets, plan, settings)
 
 
