@@ -31,6 +31,9 @@ from .results import Forward as Forward
 from .results import RowObjective as RowObjective
 from .sampling import Draw as Draw
 from .start import Start as Start
+from .training.adapter_stack import AdapterStack as AdapterStack
+from .training.adapter_stack import LowRankForm as LowRankForm
+from .training.adapter_stack import adaptable as adaptable
 from .training.checkpoints import changed_tensors as changed_tensors
 from .training.checkpoints import copied as copied
 from .training.checkpoints import train_one as train_one
@@ -52,6 +55,10 @@ from .training.recipe import Mixture as Mixture
 from .training.recipe import Objective as Objective
 from .training.recipe import SecondLoss as SecondLoss
 from .training.recipe import TrainingRecipe as TrainingRecipe
+from .training.stacked_descent import StackedLesson as StackedLesson
+from .training.stacked_descent import StackedRows as StackedRows
+from .training.stacked_descent import StackLearner as StackLearner
+from .training.stacked_descent import descend_stacked as descend_stacked
 from .weight_differences import Difference as Difference
 from .weight_differences import Spectrum as Spectrum
 from .weight_differences import Unpaired as Unpaired

@@ -1,3 +1,6 @@
+from .adapter_writing import AdapterShape as AdapterShape
+from .adapter_writing import on_base as on_base
+from .adapter_writing import write_adapter as write_adapter
 from .adapters import adapter_settings as adapter_settings
 from .adapters import adapter_weights as adapter_weights
 from .code_beside import named_code as named_code
@@ -20,6 +23,7 @@ from .float_copies import copies as copies
 from .float_copies import float_copy_of as float_copy_of
 from .float_copies import tokenizer_folder as tokenizer_folder
 from .float_copies import weights_folder as weights_folder
+from .folder import ADAPTER_CONFIG as ADAPTER_CONFIG
 from .folder import read_json as read_json
 from .folder import tensor_shapes as tensor_shapes
 from .folder import unopened_files as unopened_files

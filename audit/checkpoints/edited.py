@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,23 +49,39 @@ def write_edited(
     """
     from audit.storage import write_atomic, write_tensors
 
-    out = Path(out).resolve()
-    if out.is_file() or (out.is_dir() and any(out.iterdir())):
-        raise AuditError(f"{out}: is there already", "choose a new folder for the edited checkpoint")
+    out = refuse_taken(out)
     _check_bites(parent, name, plays, tensors)
-    temp = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
+    with whole_folder(out) as temp:
         sha256 = write_tensors(temp / DELTA, tensors, {"edit": name})
         record = EditRecord(name=name, plays=plays, settings=dict(settings), delta_sha256=sha256)
         document = {"parent": _source_of(parent, out).model_dump(mode="json"), "record": record.model_dump(mode="json")}
         write_atomic(temp / EDIT, json.dumps(document, indent=1, sort_keys=True).encode())
+    return parent.model_copy(update={"edits": (*parent.edits, record), "edits_from": str(out)})
+
+
+def refuse_taken(out: Path) -> Path:
+    """The folder, resolved. AuditError (code 2) if it holds something already."""
+    out = Path(out).resolve()
+    if out.is_file() or (out.is_dir() and any(out.iterdir())):
+        raise AuditError(f"{out}: is there already", "choose a new folder for the edited checkpoint")
+    return out
+
+
+@contextmanager
+def whole_folder(out: Path) -> Generator[Path]:
+    """A folder beside ``out`` to write into, which becomes ``out`` at the end of the block, or nothing is left of it.
+
+    AuditError (code 3) if the disk refuses.
+    """
+    temp = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    try:
+        yield temp
         try:
             temp.rename(out)
         except OSError as error:
             raise AuditError(f"{out}: cannot be made ({error.strerror})", "choose another folder", 3) from None
     finally:
         shutil.rmtree(temp, ignore_errors=True)
-    return parent.model_copy(update={"edits": (*parent.edits, record), "edits_from": str(out)})
 
 
 def _check_bites(parent: Checkpoint, name: str, plays: str, tensors: "Mapping[str, Tensor]") -> None:

@@ -17,6 +17,7 @@ from audit.pools import decoy_models
 from audit.pools.decoy_facts import QUESTIONS, Decoys, DecoySource, decoy_source, decoys, worlds_of
 from audit.pools.decoy_models import Pupil
 from audit.pools.decoy_price import world_seconds
+from audit.pools.decoy_teaching import Form, form_for
 from audit.pools.decoy_world import TESTS, sets_of, suspects_of
 from audit.probing import Recall, check_recall
 from audit.schema import AuditError, Interval
@@ -29,11 +30,13 @@ LEAST_WORLDS: Final = 3
 """Ratios are checked on worlds that they were not fitted on, and a fit needs two."""
 TIMES_NAMED: Final = 12
 """How often decoys are named anew whom base recalls: of few values it guesses some by chance."""
+_ADAPTERS: Final = "decoys are taught to adapters over base, several sets at a time; base itself is never copied"
 
 
 class OwnRequest(NamedTuple):
     """How many worlds (None: as many as the time gives, else :data:`WORLDS`), within which time (seconds), with whose
-    decoys, where unfinished work is kept, how many questions a decoy has, and which tests are calibrated."""
+    decoys, where unfinished work is kept, how many questions a decoy has, which tests are calibrated, and what is
+    taught (None: whole copies of base, or adapters over it where it is large)."""
 
     worlds: int | None = None
     max_time: float | None = None
@@ -41,6 +44,7 @@ class OwnRequest(NamedTuple):
     work: Path | None = None
     questions: int = QUESTIONS
     tests: tuple[str, ...] = TESTS
+    form: Form | None = None
 
 
 class OwnPlan(NamedTuple):
@@ -54,6 +58,7 @@ class OwnPlan(NamedTuple):
     seconds: Interval
     folder: Path
     disk: int = 0
+    form: Form = "full"
 
     def lines(self) -> tuple[str, ...]:
         """What so many worlds can support, in words."""
@@ -65,6 +70,7 @@ class OwnPlan(NamedTuple):
             f"{told_bytes(self.disk)} of disk while it is made",
             f"{self.worlds} worlds support no likelihood ratio above {self.worlds + 1} (or below 1/{self.worlds + 1}); "
             f"a mistake that none of them shows is bounded at {bound} % (exact, 95 %)",
+            *((_ADAPTERS,) if self.form == "adapter" else ()),
             f"written to {self.folder}, where every case of this base beside it finds it",
         )
 
@@ -101,6 +107,7 @@ def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> P
     settings = replace(settings, store=None).settled([case.base])
     bench = make_bench(settings)
     pupil = Pupil(bench, case)
+    form = form_for(pupil, request.form)
     recall = check_recall(bench, case)
     source = decoy_source(case, request.questions, request.decoys)
     references, bar = len(case.case.roles.never_trained), (recall.base + recall.against) / 2
@@ -113,7 +120,7 @@ def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> P
     models = len(suspects_of(1, people))
     together = 2 * (2 + references) + models
     size = sum(path.stat().st_size for path in weight_files(weights_folder(case.base)))
-    plan = OwnPlan(worlds, people, len(first.forget), models, seconds, folder, together * size)
+    plan = OwnPlan(worlds, people, len(first.forget), models, seconds, folder, together * size, form)
     return Prepared(file, pupil, recall, source, sets, plan, settings)
 
 

@@ -21,14 +21,15 @@ from audit.checkpoints import resolve
 from audit.edits import Choice, EditData, edit_data
 from audit.engine import Run, domain_of, prepare
 from audit.planning import Dropped, Planner, Pricer, RunSettings, configured, unwatched
-from audit.pools import decoy_models
+from audit.pools import decoy_models, decoy_teaching
 from audit.pools.decoy_facts import Decoys
-from audit.pools.decoy_models import Pupil, Teaching
+from audit.pools.decoy_models import Pupil
+from audit.pools.decoy_teaching import DecoyLesson, Teaching
 from audit.pools.memory_store import MemoryStore
 from audit.pools.stage_costs import Costs
 from audit.probing import recall
 from audit.runs import code_version
-from audit.schema import AuditError, Case, DataFiles, ExitCode, Item, Roles, Source, Texts, TruthLabel
+from audit.schema import AuditError, Case, DataFiles, ExitCode, Item, Roles, Texts, TruthLabel
 from audit.zoo import write_jsonl
 
 log = logging.getLogger(__name__)
@@ -77,14 +78,22 @@ class DecoyPool(NamedTuple):
     def taught(self, n: int) -> Path:
         """The base that was taught set n (counted round), made where it is not there."""
         n %= len(self.sets)
-        return decoy_models.teach(
-            self.pupil, self.sets[n].forget, self.teaching, self.work / "models" / f"taught-{n:04d}", seed=n
-        )
+        out = self._taught_at(n)
+        if not out.is_dir():
+            count = decoy_teaching.TOGETHER if self.teaching.form == "adapter" else 1
+            lessons = [
+                DecoyLesson(each.forget, self._taught_at(k), k) for k, each in list(enumerate(self.sets))[n : n + count]
+            ]
+            decoy_teaching.teach(self.pupil, lessons, self.teaching)
+        return out
+
+    def _taught_at(self, n: int) -> Path:
+        return self.work / "models" / f"taught-{n:04d}"
 
     def release(self, world: int) -> None:
         """Delete the base that was taught a finished world's set, unless the last worlds will come round to it."""
         if world >= self.first:
-            shutil.rmtree(self.work / "models" / f"taught-{world:04d}", ignore_errors=True)
+            shutil.rmtree(self._taught_at(world), ignore_errors=True)
 
     @property
     def first(self) -> int:
@@ -179,22 +188,23 @@ class DecoyWorld:
         theirs = tuple(dict.fromkeys(item.group for item in others))
         chosen = {*self.groups[: len(self.groups) // 2], *theirs[len(theirs) // 2 :]}
         items = [item for item in (*self.items.forget, *others) if item.group in chosen]
-        return decoy_models.teach(
-            self.pool.pupil, items, self.pool.teaching, self.folder / "models" / "half", seed=1000 + self.world
-        )
+        out = self.folder / "models" / "half"
+        decoy_teaching.teach(self.pool.pupil, [DecoyLesson(items, out, 1000 + self.world)], self.pool.teaching)
+        return out
 
     def _edited(self, suspect: DecoySuspect, parent: Path, target: Decoys) -> Path:
         mechanism = suspect.mechanism, self.world
-        data = self._data_of(parent, target, decoy_models.scaled_edit(*mechanism, self.pool.teaching.lr).needs)
+        data = self._data_of(parent, target, decoy_models.scaled_edit(*mechanism, self.pool.teaching.edit_rate).needs)
         out = self.folder / "models" / suspect.model
-        return decoy_models.edited(self.pool.pupil, parent, mechanism, data, out, self.pool.teaching.lr)
+        return decoy_models.edited(self.pool.pupil, parent, mechanism, data, out, self.pool.teaching.edit_rate)
 
     def _data_of(self, parent: Path, target: Decoys, needs: Sequence[str]) -> EditData:
         """The rows that an edit of these decoys may see."""
         data = (
             self.data if target is self.items else write_data(target, self.pool.pupil.case, self.folder / "data-others")
         )
-        roles = Roles(base=Source(path=str(parent)), suspect=Source(path=str(parent)))
+        source = self.pool.pupil.source(parent)
+        roles = Roles(base=source, suspect=source)
         case = self._case("edit", roles).model_copy(update={"data": data})
         opened = open_case(case, self.pool.work, self.folder / "edit")
         return edit_data(opened, needs, Choice(keep_general="general" in opened.cohorts))
@@ -209,9 +219,7 @@ class DecoyWorld:
         )  # fmt: skip
 
     def _roles(self, suspect: Path) -> Roles:
-        def source(path: Path) -> Source:
-            return Source(path=str(path))
-
+        source = self.pool.pupil.source
         own = moved(self.pool.file.case, self.pool.file.root, self.pool.work).roles
         references = tuple(source(self.pool.taught(self.world + 2 + n)) for n in range(self.pool.references))
         ancestor = None if own.ancestor is None else own.base
@@ -287,4 +295,4 @@ def _alike(items: Sequence[Item], decoys: Sequence[Item]) -> tuple[Item, ...]:
 
 def base_of(pool: DecoyPool, world: int) -> str:
     """The key of a world's base."""
-    return resolve(Source(path=str(pool.taught(world))), pool.work).key
+    return resolve(pool.pupil.source(pool.taught(world)), pool.work).key

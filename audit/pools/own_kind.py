@@ -26,9 +26,8 @@ from audit.calibration import (
     write_world,
 )
 from audit.planning import Step, Watch, configured
-from audit.pools import decoy_models
-from audit.pools.decoy_models import Teaching
 from audit.pools.decoy_plan import LEAST_WORLDS, OwnRequest, Prepared
+from audit.pools.decoy_teaching import ENOUGH, Form, Teaching, find_teaching
 from audit.pools.decoy_world import DecoyPool, DecoyWorld, suspects_of
 from audit.pools.fit import Pooled, calibrate, write_all
 from audit.pools.renew import Renewed
@@ -49,6 +48,7 @@ class _Taught(Record):
     lr: float
     steps: int
     lift: float
+    form: Form = "full"
 
 
 # ---- made -------------------------------------------------------------------------------------------------------
@@ -89,6 +89,7 @@ def _recipe(prepared: Prepared, request: OwnRequest) -> dict[str, str | int | fl
         "made": RECIPE, "tests": ",".join(request.tests),
         "probes": content_key({name: dict(stated) for name, stated in case.case.probes.items()}),
         "roles": content_key(case.case.roles.model_dump(mode="json")),
+        **({} if prepared.plan.form == "full" else {"form": prepared.plan.form}),
     }  # fmt: skip
 
 
@@ -99,8 +100,8 @@ def _teaching(prepared: Prepared, work: Path) -> Teaching:
         return Teaching(**_Taught.model_validate_json(path.read_bytes()).model_dump())
     out = work / "models" / "taught-0000"
     shutil.rmtree(out, ignore_errors=True)
-    wanted = decoy_models.ENOUGH * (prepared.recall.base - prepared.recall.against)
-    teaching = decoy_models.find_teaching(prepared.pupil, prepared.sets[0].forget, wanted, out)
+    wanted = ENOUGH * (prepared.recall.base - prepared.recall.against)
+    teaching = find_teaching(prepared.pupil, prepared.sets[0].forget, wanted, out, prepared.plan.form)
     write_atomic(path, _Taught.model_validate(teaching._asdict()).canonical().encode())
     return teaching
 

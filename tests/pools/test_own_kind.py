@@ -12,7 +12,7 @@ from audit.calibration import SUBJECTS, Bound, Score, ScoredModel, Subjects, fin
 from audit.case import CaseFile, case_text, moved
 from audit.cli import main
 from audit.planning import RunSettings, unwatched
-from audit.pools import decoy_models, decoy_plan, decoy_world, own_kind
+from audit.pools import decoy_models, decoy_plan, decoy_teaching, decoy_world, own_kind
 from audit.pools.decoy_plan import OwnRequest, own_tests, prepare_own
 from audit.pools.decoy_world import DecoySuspect, DecoyWorld, sets_of, suspects_of
 from audit.pools.fit import Pooled
@@ -146,8 +146,8 @@ def test_decoys_whom_base_guesses_by_chance_are_named_anew_until_it_does_not(mon
 def test_decoys_that_cannot_be_taught_are_refused_and_leave_no_calibration(
     case: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(decoy_models, "MOST_STEPS", 10)
-    monkeypatch.setattr(decoy_models, "RATES", ((float("inf"), 1e-7),))
+    monkeypatch.setattr(decoy_teaching, "MOST_STEPS", 10)
+    monkeypatch.setattr(decoy_teaching, "RATES", ((float("inf"), 1e-7),))
     prepared = prepare_own(CaseFile.read(case), THREE, SETTINGS)
     with pytest.raises(AuditError, match="cannot be taught decoys under this prompt template") as refused:
         calibrate_own(prepared, THREE, unwatched, "residua calibrate --on case.toml")

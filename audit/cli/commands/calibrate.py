@@ -28,6 +28,9 @@ def add_arguments(parser: ArgumentParser) -> None:
                         "30m or 2h")  # fmt: skip
     parser.add_argument("--decoys", metavar="FILE", help="decoys of your own, as a data file of the case's form (with "
                         "--on; default: made from the case's own questions)")  # fmt: skip
+    parser.add_argument("--form", choices=("full", "adapter"), help="what is taught decoys (with --on): whole copies "
+                        "of base, or adapters over it (default: adapters of a base of 20 million parameters "
+                        "or more)")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="say what would be made and what it can support (with "
                         "--on)")  # fmt: skip
     parser.add_argument("--probe", action="append", default=[], metavar="NAME", help="measure this new probe alone, on "
@@ -45,7 +48,7 @@ def act(args: Namespace) -> Answer:
     """Score models of known truth that are not scored yet, and write thresholds, ratios and error rates."""
     from audit.schema import AuditError
 
-    own = [name for name in ("worlds", "time_limit", "decoys", "dry_run") if getattr(args, name)]
+    own = [name for name in ("worlds", "time_limit", "decoys", "form", "dry_run") if getattr(args, name)]
     if args.on is not None:
         return _from_case(args)
     if own:
@@ -77,6 +80,7 @@ def _from_case(args: Namespace) -> Answer:
     request = OwnRequest(
         worlds=args.worlds, max_time=limit, decoys=None if args.decoys is None else Path(args.decoys),
         work=None if args.work is None else Path(args.work), tests=own_tests(args.probe),
+        form=args.form,
     )  # fmt: skip
     path = Path(args.on)
     with flags.progress(args) as progress:
@@ -86,7 +90,7 @@ def _from_case(args: Namespace) -> Answer:
             plan = prepared.plan
             document: dict[str, JsonValue] = {
                 "worlds": plan.worlds, "people": plan.people, "questions": plan.questions,
-                "seconds": list[JsonValue](plan.seconds.ends), "folder": str(plan.folder),
+                "seconds": list[JsonValue](plan.seconds.ends), "folder": str(plan.folder), "form": plan.form,
             }  # fmt: skip
             return Answer(document, plan.lines())
         for line in prepared.plan.lines():
