@@ -207,5 +207,5 @@ def told(bench: Bench, checkpoint: Checkpoint, sheet: AttackSheet) -> Told:
             own[where] += answers[0]
             wrong[where] += others
             count[where] += 1
-    asked = np.maximum(count, 1)
-    return Told(*(np.where(count > 0, total / asked, np.nan) for total in (own, wrong)), np.array(each))
+    means = [np.where(count > 0, total / np.maximum(count, 1), np.nan) for total in (own, wrong)]
+    return Told(means[0], means[1], np.array(each))

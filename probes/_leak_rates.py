@@ -77,13 +77,19 @@ def scored(items: Sequence[Item], texts: Sequence[Sequence[str]], function_words
     own, published = np.zeros((2, len(items), draws))
     wrong = np.full((len(items), most, draws), np.nan)
     for n, (item, row) in enumerate(zip(items, texts, strict=True)):
-        spoken = [said(text) for text in row]
         carried, *others = (
             [said(answer[start:end]) for start, end in content_spans(item, answer, function_words)]
             for answer in (item.answer, *item.alternates)
         )
-        own[n] = [share_said(each, carried) for each in spoken]
-        published[n] = [rouge_recall(said(item.answer), each) for each in spoken]
-        for place, other in enumerate(others):
-            wrong[n, place] = [share_said(each, other) for each in spoken]
+        place = {text: at for at, text in enumerate(dict.fromkeys(row))}  # what is drawn again is scored once
+        spoken, drawn_as = [said(text) for text in place], [place[text] for text in row]
+        own[n] = _scores([share_said(each, carried) for each in spoken], drawn_as)
+        published[n] = _scores([rouge_recall(said(item.answer), each) for each in spoken], drawn_as)
+        for number, other in enumerate(others):
+            wrong[n, number] = _scores([share_said(each, other) for each in spoken], drawn_as)
     return Drawn(own, wrong, published)
+
+
+def _scores(distinct: Sequence[float], drawn_as: Sequence[int]) -> Float[ndarray, " draw"]:
+    """The scores of all draws from those of the distinct ones."""
+    return np.array(distinct)[list(drawn_as)]

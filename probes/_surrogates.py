@@ -19,7 +19,7 @@ from probes._form_bias import LISTED, TOO_FEW, person_means
 
 SURROGATES: Final = Naming(
     "elicitation", "surrogate_gap", "context",
-    "answers of the suspect beyond a model that never knew: of surrogates far from the questions, less of the questions",
+    "answers of the suspect beyond a model that never knew: to surrogates far from the questions, less to these",
     "probability beyond wrong answers", "difference",
 )  # fmt: skip
 NONE: Final = "no wording far from the questions that base answers and a model that never knew does not"
@@ -58,7 +58,7 @@ def far_wordings(found: Attempts, far: float, least_gap: float) -> Far:
 
 
 def surrogate_gap(case: OpenCase, found: Attempts, far: float, least_gap: float) -> Measurement:
-    """The gap between surrogates and questions, over people: above 0 where questions as trained overstate what is gone."""
+    """The gap between surrogates and questions, over people; above 0 the questions overstate what is gone."""
     seed, picked = case.case.seed, far_wordings(found, far, least_gap)
     gaps = _gaps(found, picked.chosen)
     empty = blank(SURROGATES, NONE, Count(scored=int(picked.chosen.sum())), len(gaps), seed)

@@ -17,7 +17,6 @@ from audit.probing import (
     Cost,
     Count,
     Draw,
-    GroupTest,
     Measurement,
     Missing,
     Naming,
@@ -30,7 +29,6 @@ from audit.probing import (
     Texts,
     blank,
     case_models_of,
-    group_test,
     paired_forms,
 )
 from probes._attack_chains import FAMILY, MOST_HOPS, chains, controls_of, read_triples
@@ -114,10 +112,6 @@ class Elicitation(Probe):
             prompts = int(self._questions(case, sampled)[:, 0].sum())
             tokens += len(self.temperatures) * (prompts + len(sampled) * self.samples * steps)
         return Cost(fwd_tokens=tokens * len(case_models_of(case).by_name()), kind="upper")
-
-    def groups_tested(self, case: OpenCase) -> GroupTest:
-        """The signs of people's differences."""
-        return group_test(case, self.permutations, pairs=False)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
         """The worst attack, leak@k in both modes, surrogates, and chains without a forgotten hop."""
