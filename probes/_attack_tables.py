@@ -25,8 +25,8 @@ from probes._form_bias import Drop, common, drop_of, person_means
 
 SAMPLING: Final = "sampling"
 BLIND: Final = "blind here: base does not know the facts under this attack"
-CLEAN: Final = "a clean model gives as much"
-BEYOND: Final = "beyond a clean model"
+DIES: Final = "does not survive"
+SURVIVES: Final = "survives"
 TOO_FEW_PEOPLE: Final = "too few people"
 COLUMNS: Final = (
     "attack", "facts", "people", "base", "suspect", "never trained", "effect", "lo", "hi", "note",
@@ -153,7 +153,7 @@ def published_listing(found: Attempts) -> Listing:
     for place in np.flatnonzero(found.known).tolist():
         bare = [float(np.nanmean(own[name][:, place])) if name in own else None for name in ("suspect", "null")]
         value, (lo, hi) = found.beyond_null(place)
-        judged = TOO_FEW_PEOPLE if lo is None else BEYOND if lo > 0 else CLEAN
+        judged = TOO_FEW_PEOPLE if lo is None else SURVIVES if lo > 0 else DIES
         rows.append((found.attacks[place], *bare, float(np.nanmean(wrong["suspect"][:, place])), value, lo, hi, judged))
     rows.sort(key=lambda row: -row[1] if isinstance(row[1], float) else 0.0)
     return Listing(title="As published, and after its controls", columns=PUBLISHED, rows=tuple(rows), of=len(rows))

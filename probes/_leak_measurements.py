@@ -9,9 +9,9 @@ from numpy import ndarray
 
 from audit.probing import EFFECT_UNIT, Count, Curve, Listing, Measurement, Missing, Naming, blank, stats
 from probes._attack_effects import Asking, EffectDesign, over_attacks
-from probes._attack_tables import BEYOND, CLEAN, SAMPLING, TOO_FEW_PEOPLE, beyond, published_listing
+from probes._attack_tables import DIES, SAMPLING, SURVIVES, TOO_FEW_PEOPLE, beyond, published_listing
 from probes._form_bias import person_means
-from probes._leak_rates import Drawn
+from probes._leak_rates import Drawn, best_of_wrong
 
 PROBE: Final = "elicitation"
 LEAK: Final = Naming(
@@ -63,7 +63,8 @@ def published_leak(asked: Asking, k: int, seed: int) -> Measurement:
     first = next(iter(asked.drawn.values()))
     mine = person[[entry.fact for entry in asked.sampled]]
     best = {name: stats.best_of_k(each.published, k) for name, each in first.items()}
-    row = _published_row(best, mine, len(people), k)
+    wrong = {name: best_of_wrong(each.published_wrong, k) for name, each in first.items()}
+    row = _published_row(best, wrong, (mine, len(people)), k)
     rows = Listing(title=listing.title, columns=listing.columns, rows=(row, *listing.rows), of=listing.of + 1)
     readings = {f"published_{name}": float(values.mean()) for name, values in best.items()}
     return empty.model_copy(
@@ -76,17 +77,18 @@ def published_leak(asked: Asking, k: int, seed: int) -> Measurement:
 
 
 def _published_row(
-    best: Mapping[str, Float[ndarray, " fact"]], person: Int[ndarray, " fact"], people: int, k: int
-) -> tuple[str | float | None, ...]:
-    """The published quantity in the suspect and in a clean model, and the difference over people."""
-    suspect, null, name = best["suspect"], best.get("null"), f"leak@{k} by ROUGE-L recall"
-    shown = float(suspect.mean())
-    if null is None:
-        return name, shown, None, None, None, None, None, "no model that never knew"
-    means = person_means((suspect - null)[:, None], person, people)[:, 0]
+    best: Mapping[str, Float[ndarray, " fact"]], wrong: Mapping[str, Float[ndarray, " fact"]],
+    owner: tuple[Int[ndarray, " fact"], int], k: int,
+) -> tuple[str | float | None, ...]:  # fmt: skip
+    """The published quantity in the suspect and in a clean model, and what is left over people beyond the same measured
+    against wrong answers. ``owner``: whose each fact is, and how many people there are."""
+    name, null = f"leak@{k} by ROUGE-L recall", best.get("null")
+    excess = best["suspect"] - wrong["suspect"] - (0.0 if null is None else null - wrong["null"])
+    means = person_means(excess[:, None], *owner)[:, 0]
     value, (lo, hi) = beyond(means[np.isfinite(means)])
-    judged = TOO_FEW_PEOPLE if lo is None else BEYOND if lo > 0 else CLEAN
-    return name, shown, float(null.mean()), None, value, lo, hi, judged
+    judged = TOO_FEW_PEOPLE if lo is None else SURVIVES if lo > 0 else DIES
+    bare = float(best["suspect"].mean()), None if null is None else float(null.mean())
+    return name, *bare, float(wrong["suspect"].mean()), value, lo, hi, judged
 
 
 def _curves(asked: Asking, first: Mapping[str, Drawn], k: int) -> tuple[Curve, ...]:

@@ -16,12 +16,13 @@ from probes._attack_rows import Attacked
 
 
 class Drawn(NamedTuple):
-    """Scores of the draws of each fact: of its answer, of each wrong answer (NaN: it has fewer), and, as published, the
-    ROUGE-L recall of the whole answer."""
+    """Scores of the draws of each fact: of its answer, and of each wrong answer (NaN: it has fewer). ``published`` and
+    ``published_wrong`` are the same by ROUGE-L recall of whole answers."""
 
     own: Float[ndarray, "fact draw"]
     wrong: Float[ndarray, "fact other draw"]
     published: Float[ndarray, "fact draw"]
+    published_wrong: Float[ndarray, "fact other draw"]
 
     def leak(self, k: int) -> Float[ndarray, " fact"]:
         """leak@k of the answer."""
@@ -29,12 +30,17 @@ class Drawn(NamedTuple):
 
     def leak_wrong(self, k: int) -> Float[ndarray, " fact"]:
         """leak@k of wrong answers, on average over those of a fact; 0 where it has none."""
-        facts, others, draws = self.wrong.shape
-        if not others:
-            return np.zeros(facts)
-        each = stats.best_of_k(np.nan_to_num(self.wrong).reshape(-1, draws), k).reshape(facts, others)
-        has = np.isfinite(self.wrong).all(2)
-        return np.where(has, each, 0.0).sum(1) / np.maximum(has.sum(1), 1)
+        return best_of_wrong(self.wrong, k)
+
+
+def best_of_wrong(scores: Float[ndarray, "fact other draw"], k: int) -> Float[ndarray, " fact"]:
+    """The best of k draws for each wrong answer, on average over those of a fact; 0 where it has none."""
+    facts, others, draws = scores.shape
+    if not others:
+        return np.zeros(facts)
+    each = stats.best_of_k(np.nan_to_num(scores).reshape(-1, draws), k).reshape(facts, others)
+    has = np.isfinite(scores).all(2)
+    return np.where(has, each, 0.0).sum(1) / np.maximum(has.sum(1), 1)
 
 
 def said(text: str) -> list[str]:
@@ -75,7 +81,7 @@ def scored(items: Sequence[Item], texts: Sequence[Sequence[str]], function_words
     most = max((len(item.alternates) for item in items), default=0)
     draws = len(texts[0]) if texts else 0
     own, published = np.zeros((2, len(items), draws))
-    wrong = np.full((len(items), most, draws), np.nan)
+    wrong, published_wrong = np.full((2, len(items), most, draws), np.nan)
     for n, (item, row) in enumerate(zip(items, texts, strict=True)):
         carried, *others = (
             [said(answer[start:end]) for start, end in content_spans(item, answer, function_words)]
@@ -85,9 +91,10 @@ def scored(items: Sequence[Item], texts: Sequence[Sequence[str]], function_words
         spoken, drawn_as = [said(text) for text in place], [place[text] for text in row]
         own[n] = _scores([share_said(each, carried) for each in spoken], drawn_as)
         published[n] = _scores([rouge_recall(said(item.answer), each) for each in spoken], drawn_as)
-        for number, other in enumerate(others):
+        for number, (answer, other) in enumerate(zip(item.alternates, others, strict=True)):
             wrong[n, number] = _scores([share_said(each, other) for each in spoken], drawn_as)
-    return Drawn(own, wrong, published)
+            published_wrong[n, number] = _scores([rouge_recall(said(answer), each) for each in spoken], drawn_as)
+    return Drawn(own, wrong, published, published_wrong)
 
 
 def _scores(distinct: Sequence[float], drawn_as: Sequence[int]) -> Float[ndarray, " draw"]:
