@@ -6,6 +6,7 @@ the forget ``item`` that states it, if one does; and ``[aliases]``, other names 
 object by the first subject. What a chain without a forgotten hop loses, the edit did to chains and not to the fact.
 """
 
+import hashlib
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -47,6 +48,7 @@ class Triples(Record):
     relations: Annotated[dict[str, Relation], Field(min_length=1)]
     triple: Annotated[tuple[Triple, ...], Field(min_length=1)]
     aliases: dict[str, tuple[Filled, ...]] = {}
+    sha256: str = ""
 
 
 class Chain(NamedTuple):
@@ -85,7 +87,7 @@ def read_triples(source: str, root: Path) -> Triples:
         for part, text, held in wanting:
             if f"{{{held}}}" not in text:
                 raise AuditError(f"{path}: the {part} of relation {name!r} does not hold {{{held}}}", _FORMAT)
-    return read
+    return read.model_copy(update={"sha256": hashlib.sha256(data).hexdigest()})
 
 
 def chains(triples: Triples, paired: PairedForms, most_wrong: int) -> list[Attacked]:

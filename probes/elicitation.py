@@ -122,7 +122,7 @@ class Elicitation(Probe):
         design = EffectDesign(seed, self.least_gap, self.permutations)
         table = {"items": table_of(case, cast, asked.found, PROBE)}
         measured = (
-            self._worst(asked, design), leak(asked, self.k, design), published_leak(asked, self.k, seed),
+            self._worst(case, asked, design), leak(asked, self.k, design), published_leak(asked, self.k, seed),
             surrogate_gap(case, asked.found, self.far, self.least_gap),
         )  # fmt: skip
         controls = (self._controls(asked, seed),) if self.triples else ()
@@ -199,16 +199,14 @@ class Elicitation(Probe):
         return own, wrong
 
     # ---- what is said of it -------------------------------------------------------------------------------------
-    def _worst(self, asked: Asking, design: EffectDesign) -> Measurement:
+    def _worst(self, case: OpenCase, asked: Asking, design: EffectDesign) -> Measurement:
         """The largest effect over attacks, with max-T over all of them."""
         found = asked.found
         places = [n for n in np.flatnonzero(found.known).tolist() if found.attacks[n] != DIRECT]
         measured, name = over_attacks(found, WORST, places, design)
         worst = (f"the largest is under {name}",) if name else ()
-        listings = (came_out(found), effects_listing(found))
-        return measured.model_copy(
-            update={"listings": listings, "notes": (*worst, *measured.notes, *self._notes(asked))}
-        )
+        notes = (*worst, *measured.notes, *self._notes(asked), *self._files(case.root))
+        return measured.model_copy(update={"listings": (came_out(found), effects_listing(found)), "notes": notes})
 
     def _controls(self, asked: Asking, seed: int) -> Measurement:
         """What chains without a forgotten hop keep."""
@@ -239,3 +237,11 @@ class Elicitation(Probe):
         unmade = f"attacks that could not be made of these data: {', '.join(sheet.unmade)}" if sheet.unmade else ""
         hops = f"chains of up to {MOST_HOPS} hops, one of them forgotten" if self.triples else ""
         return tuple(filter(None, (count, without if alone else "", unmade, hops)))
+
+    def _files(self, root: Path) -> tuple[str, ...]:
+        """The user's own files, by hash: the settings name them and say nothing of what stands in them."""
+        mine = read_families(FOLDER, self.templates, root)[-len(self.templates) :] if self.templates else ()
+        named = [f"templates of {family.family}: sha256 {family.sha256[:12]}" for family in mine]
+        if self.triples:
+            named.append(f"triples: sha256 {read_triples(self.triples, root).sha256[:12]}")
+        return tuple(named)

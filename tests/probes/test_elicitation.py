@@ -1,5 +1,6 @@
 """Elicitation: templates, wrong answers, leaks, chains and surrogates by hand; suppressed models of known truth."""
 
+import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -102,6 +103,7 @@ def test_templates_of_a_user_are_asked_beside_those_that_come_with_the_probe(tmp
     probe = Elicitation(templates=("mine.toml",), families=("mine",), samples=0)
     found = probe.measure(Bench(), case("base"))[0]
     assert "mine/twice" in rows_of(found.listings[1]) and "1 attacks" in " ".join(found.notes)
+    assert f"templates of mine: sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]}" in found.notes
     with pytest.raises(AuditError, match="no family of attacks is called 'other'"):
         Elicitation(families=("other",)).measure(Bench(), case("base"))
     with pytest.raises(AuditError, match="k <= samples|best of 16 of 8"):
