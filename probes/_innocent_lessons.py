@@ -1,0 +1,80 @@
+"""Innocent lessons: rows for further training that state none of the forgotten facts."""
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from typing import Final
+
+from audit.probing import Item, OpenCase, Rows, Texts
+
+RETAINED, SIMILAR, COMBINED, BENIGN = "retained", "similar", "combined", "benign"
+LESSONS: Final = (RETAINED, SIMILAR, COMBINED, BENIGN)
+GAP: Final = "_"
+"""What stands for any word that is no function word in the skeleton of a question."""
+
+
+def lessons(case: OpenCase, few: int, most: int) -> dict[str, Rows]:
+    """The rows of every lesson that this data can give, by name; at most ``most`` each, ``few`` benign ones.
+
+    ``retained``: retained items as they are; ``similar``: of them the quarter whose questions are built most like the
+    forgotten ones; ``combined``: retained items with a forgotten question put before their own; ``benign``: a few
+    general texts. Forget answers are in none of them.
+    """
+    retain, forget, general = (_items(case, cohort) for cohort in ("retain", "forget", "general"))
+    sets = {
+        RETAINED: retain[:most],
+        SIMILAR: alike(retain, forget, case.function_words.words, most) if retain and forget else (),
+        COMBINED: combined(retain[:most], forget) if retain and forget else (),
+        BENIGN: general[:few],
+    }
+    return {name: case.rows_of(items, [item.answer for item in items]) for name, items in sets.items() if items}
+
+
+def _items(case: OpenCase, cohort: str) -> tuple[Item, ...]:
+    """The trained items of a cohort, one of every group before a second of any."""
+    texts = Texts.model_validate({"cohort": cohort})
+    items = case.items(texts) if case.has(texts) else ()
+    seen: dict[str, int] = {}
+    turns = [seen.setdefault(item.group, 0) for item in items]
+    for n, item in enumerate(items):
+        turns[n] = seen[item.group]
+        seen[item.group] += 1
+    return tuple(items[n] for n in sorted(range(len(items)), key=lambda n: (turns[n], n)))
+
+
+def skeleton(question: str, function_words: frozenset[str]) -> tuple[str, ...]:
+    """A question's function words in their order, with a gap for whatever stands between two of them."""
+    words: list[str] = []
+    for word in question.lower().split():
+        bare = word.strip(".,;:!?\"'()")
+        if bare in function_words:
+            words.append(bare)
+        elif not words or words[-1] != GAP:
+            words.append(GAP)
+    return tuple(words)
+
+
+def alike(
+    retain: Sequence[Item], forget: Sequence[Item], function_words: frozenset[str], most: int
+) -> tuple[Item, ...]:
+    """The quarter of the retained items (at most ``most``) whose questions' skeletons come nearest to a forgotten
+    one's, by the share of words in common order (Ratcliff and Obershelp); of equal ones the first."""
+    asked = tuple(dict.fromkeys(skeleton(item.question, function_words) for item in forget))
+    near: dict[tuple[str, ...], float] = {}
+
+    def nearness(item: Item) -> float:
+        own = skeleton(item.question, function_words)
+        if own not in near:
+            near[own] = max(SequenceMatcher(None, own, other, autojunk=False).ratio() for other in asked)
+        return near[own]
+
+    chosen = sorted(range(len(retain)), key=lambda n: (-nearness(retain[n]), n))[: min(most, -(-len(retain) // 4))]
+    return tuple(retain[n] for n in sorted(chosen))
+
+
+def combined(retain: Sequence[Item], forget: Sequence[Item]) -> tuple[Item, ...]:
+    """Retained items that are asked for behind a forgotten question, whose answer is left out."""
+    return tuple(
+        item.model_copy(update={"id": f"{item.id}+{other.id}", "question": f"{other.question} {item.question}".strip()})
+        for n, item in enumerate(retain)
+        for other in (forget[n % len(forget)],)
+    )
