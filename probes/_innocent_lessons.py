@@ -9,7 +9,7 @@ from audit.probing import Item, OpenCase, Rows, Texts
 RETAINED, SIMILAR, COMBINED, BENIGN = "retained", "similar", "combined", "benign"
 LESSONS: Final = (RETAINED, SIMILAR, COMBINED, BENIGN)
 GAP: Final = "_"
-"""What stands for any word that is no function word in the skeleton of a question."""
+"""What stands for any words in the skeleton of a question that not several groups have in common."""
 
 
 def lessons(case: OpenCase, few: int, most: int) -> dict[str, Rows]:
@@ -22,7 +22,7 @@ def lessons(case: OpenCase, few: int, most: int) -> dict[str, Rows]:
     retain, forget, general = (_items(case, cohort) for cohort in ("retain", "forget", "general"))
     sets = {
         RETAINED: retain[:most],
-        SIMILAR: alike(retain, forget, case.function_words.words, most) if retain and forget else (),
+        SIMILAR: alike(retain, forget, most) if retain and forget else (),
         COMBINED: combined(retain[:most], forget) if retain and forget else (),
         BENIGN: general[:few],
     }
@@ -41,28 +41,39 @@ def _items(case: OpenCase, cohort: str) -> tuple[Item, ...]:
     return tuple(items[n] for n in sorted(range(len(items)), key=lambda n: (turns[n], n)))
 
 
-def skeleton(question: str, function_words: frozenset[str]) -> tuple[str, ...]:
-    """A question's function words in their order, with a gap for whatever stands between two of them."""
+def common_words(items: Sequence[Item]) -> frozenset[str]:
+    """The words (folded) that the questions about two groups or more have in common: they make the form."""
+    groups: dict[str, set[str]] = {}
+    for item in items:
+        for word in _words(item.question):
+            groups.setdefault(word, set()).add(item.group)
+    return frozenset(word for word, named in groups.items() if len(named) > 1)
+
+
+def _words(question: str) -> list[str]:
+    return [word.strip(".,;:!?\"'()") for word in question.casefold().split()]
+
+
+def skeleton(question: str, common: frozenset[str]) -> tuple[str, ...]:
+    """A question's common words in their order, with a gap for whatever stands between two of them."""
     words: list[str] = []
-    for word in question.lower().split():
-        bare = word.strip(".,;:!?\"'()")
-        if bare in function_words:
-            words.append(bare)
+    for word in _words(question):
+        if word in common:
+            words.append(word)
         elif not words or words[-1] != GAP:
             words.append(GAP)
     return tuple(words)
 
 
-def alike(
-    retain: Sequence[Item], forget: Sequence[Item], function_words: frozenset[str], most: int
-) -> tuple[Item, ...]:
+def alike(retain: Sequence[Item], forget: Sequence[Item], most: int) -> tuple[Item, ...]:
     """The quarter of the retained items (at most ``most``) whose questions' skeletons come nearest to a forgotten
     one's, by the share of words in common order (Ratcliff and Obershelp); of equal ones the first."""
-    asked = tuple(dict.fromkeys(skeleton(item.question, function_words) for item in forget))
+    common = common_words(forget)
+    asked = tuple(dict.fromkeys(skeleton(item.question, common) for item in forget))
     near: dict[tuple[str, ...], float] = {}
 
     def nearness(item: Item) -> float:
-        own = skeleton(item.question, function_words)
+        own = skeleton(item.question, common)
         if own not in near:
             near[own] = max(SequenceMatcher(None, own, other, autojunk=False).ratio() for other in asked)
         return near[own]
