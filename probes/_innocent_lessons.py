@@ -83,9 +83,16 @@ def alike(retain: Sequence[Item], forget: Sequence[Item], most: int) -> tuple[It
 
 
 def combined(retain: Sequence[Item], forget: Sequence[Item]) -> tuple[Item, ...]:
-    """Retained items that are asked for behind a forgotten question, whose answer is left out."""
-    return tuple(
-        item.model_copy(update={"id": f"{item.id}+{other.id}", "question": f"{other.question} {item.question}".strip()})
-        for n, item in enumerate(retain)
-        for other in (forget[n % len(forget)],)
-    )
+    """Retained items that are asked for behind a forgotten question, whose answer is left out and is another one."""
+    made: list[Item] = []
+    for n, item in enumerate(retain):
+        turned = (forget[(n + step) % len(forget)] for step in range(len(forget)))
+        other = next((each for each in turned if _value(each) != _value(item)), None)
+        if other is not None:
+            asked = f"{other.question} {item.question}".strip()
+            made.append(item.model_copy(update={"id": f"{item.id}+{other.id}", "question": asked}))
+    return tuple(made)
+
+
+def _value(item: Item) -> str:
+    return (item.key or item.answer).casefold()
