@@ -68,6 +68,7 @@ from .skewed_means import least_p as least_p
 from .skewed_means import mean_max_t as mean_max_t
 from .sparse_effects import sparse as sparse
 from .text_overlap import bleu as bleu
+from .text_overlap import longest_common_subsequence as longest_common_subsequence
 from .text_overlap import rouge_l as rouge_l
 from .variance_components import effective_worlds as effective_worlds
 from .variance_components import intraclass_share as intraclass_share
