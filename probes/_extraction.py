@@ -50,7 +50,7 @@ def prompted(case: OpenCase, texts: Texts, most_items: int, most_tokens: int) ->
     half = (spans[:, 1] - spans[:, 0]) // 2
     spans[:, 0] += torch.where(plain, half, torch.zeros_like(half))
     group = np.unique(np.array(rows.group_ids), return_inverse=True)[1].reshape(-1)
-    usable = torch.flatnonzero((spans[:, 0] > 0) & (spans[:, 1] > spans[:, 0])).tolist()
+    usable = np.flatnonzero(((spans[:, 0] > 0) & (spans[:, 1] > spans[:, 0])).numpy()).tolist()
     chosen = torch.tensor(_spread(usable, group, most_items), dtype=torch.long)
     kept = replace(rows, answer_spans=spans).take(chosen)
     lengths = (kept.answer_spans[:, 1] - kept.answer_spans[:, 0]).clamp_max(most_tokens)

@@ -8,7 +8,20 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy import ndarray
 
-from audit.probing import ANSWER_LOGPROB, LOGITS, Bench, Checkpoint, PersonRows, Read, stats
+from audit.probing import (
+    ANSWER_LOGPROB,
+    LOGITS,
+    Bench,
+    Checkpoint,
+    OpenCase,
+    Read,
+    Rows,
+    Texts,
+    aligned,
+    person_rows_of,
+    stats,
+    variants,
+)
 
 RANK, ENTROPY, VARENTROPY = (
     Read(site=LOGITS, at="answer", reduce=reduce) for reduce in ("rank", "entropy", "varentropy")
@@ -37,7 +50,7 @@ class TokenScores(NamedTuple):
 class Answers(NamedTuple):
     """The answers of some rows: the row of every token, and the bytes of each after compression."""
 
-    sheet: PersonRows
+    rows: Rows
     row: Int[ndarray, " token"]
     zipped: Float[ndarray, " row"]
 
@@ -48,16 +61,37 @@ class Answers(NamedTuple):
         return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def answers_of(sheet: PersonRows) -> Answers:
-    """The answers of these rows."""
-    zipped = [len(zlib.compress(item.answer.encode())) for item in sheet.items]
-    return Answers(sheet, sheet.rows.targets("answer")[0].numpy(), np.array(zipped, float))
+def answers_of(rows: Rows, texts: Sequence[str]) -> Answers:
+    """The answers of these rows, whose words are ``texts``."""
+    zipped = [len(zlib.compress(text.encode())) for text in texts]
+    return Answers(rows, rows.targets("answer")[0].numpy(), np.array(zipped, float))
 
 
-def token_scores(bench: Bench, model: Checkpoint, sheet: PersonRows) -> TokenScores:
-    """One pass of the model over these rows."""
-    done = bench.run(model, sheet.rows, READS)
-    return TokenScores(*(done[read].double().numpy() for read in READS))
+def true_answers(case: OpenCase, texts: Texts) -> Answers:
+    """The answers of these texts."""
+    sheet = person_rows_of(case, texts)
+    return answers_of(sheet.rows, [item.answer for item in sheet.items])
+
+
+def wrong_answers(case: OpenCase, texts: Texts, most: int) -> list[Answers]:
+    """At most so many never-trained answers of each item to its question: alternates, where no item has any perturbed
+    answers."""
+    by_id = {item.id: item for item in case.items(texts)}
+    found: list[Answers] = []
+    for answer in ("alternate", "perturbed"):
+        for n, rows in enumerate([] if found else variants(case, texts.model_copy(update={"answer": answer}), most)):
+            items = [by_id[name] for name in rows.item_ids]
+            told = [(item.alternates if answer == "alternate" else item.perturbed_answers)[n] for item in items]
+            found.append(answers_of(rows, told))
+        if found:
+            break
+    return found
+
+
+def token_scores(bench: Bench, model: Checkpoint, answers: Sequence[Answers]) -> list[TokenScores]:
+    """What a model says of these answers; beginnings that they share are run once."""
+    done = bench.run_together(model, [(each.rows, READS) for each in answers])
+    return [TokenScores(*(read_of[read].double().numpy() for read in READS)) for read_of in done]
 
 
 def alone(answers: Answers, tokens: TokenScores, k: float) -> dict[str, Float[ndarray, " row"]]:
@@ -112,3 +146,34 @@ def iam_published(
     sigma = float(np.nanstd(signal["base"] + place * (signal["null"] - signal["base"])))
     far = stats.membership.interpolated(signal[name], signal["base"], signal["null"], sigma, PUBLISHED_STEPS)
     return 1 - far
+
+
+Statistics = Mapping[str, Mapping[str, Float[ndarray, " row"]]]
+"""Statistic -> model -> a score of every row."""
+
+
+def statistics(
+    answers: Answers, tokens: Mapping[str, TokenScores], k: float, sigma: Float[ndarray, " step"] | None
+) -> dict[str, dict[str, ndarray]]:
+    """Every statistic of every model; those beside a model that never knew where ``sigma`` is given."""
+    found: dict[str, dict[str, ndarray]] = {}
+    for name, own in tokens.items():
+        with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # of words that a filter forbids
+            each = alone(answers, own, k) | ({} if sigma is None else beside(answers, tokens, name, sigma))
+        for statistic, values in each.items():
+            found.setdefault(statistic, {})[name] = values
+    return found
+
+
+def lifts(
+    true: Statistics, wrong: Sequence[tuple[Answers, Statistics]], ids: Sequence[str]
+) -> dict[str, dict[str, ndarray]]:
+    """Each score of the true answer less the mean of those of wrong answers; NaN for an item that has none."""
+    found: dict[str, dict[str, ndarray]] = {}
+    for statistic, models in true.items():
+        for name, values in models.items():
+            others = np.stack([aligned(s[statistic][name], a.rows.item_ids, ids) for a, s in wrong])
+            has = ~np.isnan(others)
+            mean = np.where(has, others, 0.0).sum(0) / np.maximum(has.sum(0), 1)
+            found.setdefault(statistic, {})[name] = np.where(has.any(0), values - mean, np.nan)
+    return found

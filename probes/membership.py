@@ -18,7 +18,6 @@ from audit.probing import (
     Design,
     GroupTest,
     Measurement,
-    Missing,
     ModelScores,
     Naming,
     Need,
@@ -36,6 +35,7 @@ from audit.probing import (
     models_of,
     panel_of,
     person_rows_of,
+    with_alternates,
 )
 from probes._member_scores import (
     ALONE,
@@ -43,25 +43,33 @@ from probes._member_scores import (
     LISTED,
     READS,
     Answers,
+    Statistics,
     TokenScores,
-    alone,
-    answers_of,
-    beside,
     iam_published,
+    lifts,
     spread_of,
+    statistics,
     token_scores,
+    true_answers,
+    wrong_answers,
 )
 from probes._member_table import NO_OTHERS, Scored, table_of
 
 PROBE = "membership"
-LEAST_GAP = 0.1
+LEAST_GAP = 0.5
 LEAST_SPREAD = 1e-9
 FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")
-EXCESS = Naming(
-    probe=PROBE, name="excess", kind="recovery",
-    statistic="largest excess over statistics of membership of the answers, each in its own standard deviations over "
-    "items, judged together (max-T); forget less holdout people",
+FAMILY = (*ALONE, *BESIDE)
+OVER_ALTERNATES = Naming(
+    probe=PROBE, name="over_alternates", kind="recovery",
+    statistic="largest lift of the true answer over wrong ones, among statistics of membership, each in its standard "
+    "deviations over items, judged together (max-T); forget less holdout people",
     unit=EFFECT_UNIT, scale="score", witness="output",
+)  # fmt: skip
+EXCESS = OVER_ALTERNATES._replace(
+    name="excess", kind="context", witness=None,
+    statistic="largest excess among statistics of membership of the answers, each in its own standard deviations over "
+    "items, judged together (max-T); forget less holdout people",
 )  # fmt: skip
 AUROC = Naming(
     probe=PROBE, name="auroc", kind="context", mode="paper",
@@ -69,29 +77,40 @@ AUROC = Naming(
     unit="AUROC (0.5 cannot be told apart; below 0.5 told apart as over-unlearned)", scale="probability",
 )  # fmt: skip
 TWO_SIDED = (
-    "Above 0 the suspect treats the texts as trained on, below 0 as less likely than a model that never knew does "
+    "Above 0 the suspect treats the answers as trained on, below 0 as less likely than a model that never knew does "
     "(over-unlearned): two findings, of which a small p below is the second."
 )
+OF_EDITS = (
+    "An edit that trains on the forget texts makes them members whatever it teaches, so that this excess is found in "
+    "edited models that never knew as well."
+)
 NOTHING = "needs a model that never knew, or holdout people"
+NO_WRONG = "no item has alternates or perturbed answers to compare the true answer with"
 
 
-class _Read(NamedTuple):
-    """Both cohorts as every model reads them; without holdout people the first alone."""
+class _Cohort(NamedTuple):
+    """One cohort as every model reads it: statistics of the true answers, and their lifts over wrong ones (empty where
+    there are none)."""
 
-    answers: tuple[Answers, ...]
-    tokens: tuple[Mapping[str, TokenScores], ...]
+    sheet: PersonRows
+    answers: Answers
+    tokens: Mapping[str, TokenScores]
+    true: Statistics
+    lift: Statistics
 
 
 class Membership(Probe):
     """Can it be told from the suspect's outputs that it was trained on the forgotten texts?
 
-    Members are the forget items, the others the holdout items. One pass of every model gives all statistics of the
-    answers' tokens: loss, loss over compressed bytes (zlib), Min-K% and Min-K%++ of the lowest share ``min_k``; beside
-    the null also window votes and the error zone. Each becomes an effect over people, (suspect - null)/(base - null),
-    and the largest is judged by max-T over all of them. A table gives every statistic's AUROC and its hits at few false
-    alarms with intervals over groups, as published and so without a control, beside what the words alone tell and
-    beside the same in a model that never knew. IAM, which places the suspect between the null and base, stands in the
-    table alone: base knows forget items and no others, so that IAM tells them apart in a model that never saw either.
+    Members are the forget items, the others the holdout items. One pass of every model gives all statistics of an
+    answer's tokens: loss, loss over compressed bytes (zlib), Min-K% and Min-K%++ of the lowest share ``min_k``; beside
+    the null also window votes and the error zone. Each is taken of the true answer less at most ``most_alternates``
+    wrong ones of the same question, and becomes an effect over people, (suspect - null)/(base - null); the largest is
+    judged by max-T over all of them. The same without wrong answers stands beside it, and is moved by any edit on these
+    texts. A table gives every statistic's AUROC and its hits at few false alarms with intervals over groups, as
+    published and so without a control, beside what the words alone tell and beside the same in a model that never knew.
+    IAM, which places the suspect between the null and base, stands in the table alone: base knows forget items and no
+    others, so that IAM tells them apart in a model that never saw either.
 
     Null: the first reference, else the ancestor, on the same texts; p permutes forget/holdout labels over people.
     Without holdout people the signs of people's differences are flipped, which a shift of the whole model moves too.
@@ -106,6 +125,7 @@ class Membership(Probe):
 
     requires: ClassVar[Requires] = Requires(roles=("base", "suspect"), data=("forget",))
     min_k: float = Field(default=0.2, gt=0.0, le=1.0)
+    most_alternates: int = Field(default=2, ge=1)
     draws: int = Field(default=999, ge=99)
     permutations: int = 9999
 
@@ -118,105 +138,115 @@ class Membership(Probe):
         )
 
     def cost(self, case: OpenCase) -> Cost:
-        """Nothing beyond the needs."""
-        return Cost()
+        """The wrong answers of forget and holdout items through every model."""
+        wrong = [
+            each for texts in (FORGET, HOLDOUT) if case.has(texts)
+            for each in wrong_answers(case, texts, self.most_alternates)
+        ]  # fmt: skip
+        tokens = sum(int(each.rows.mask.sum()) for each in wrong)
+        return Cost(fwd_tokens=tokens * len(case_models_of(case).by_name()), kind="upper" if tokens else "exact")
 
     def groups_tested(self, case: OpenCase) -> GroupTest:
-        """Labels over forget and holdout people; without holdout people the signs of people's differences."""
-        return group_test(case, self.permutations)
+        """Labels over forget and holdout people whose items have wrong answers; without holdout people signs."""
+        return group_test(case, self.permutations, usable=with_alternates)
 
     def measure(self, bench: Bench, case: OpenCase) -> tuple[Measurement, ...]:
-        """The excess over a model that never knew, and the published numbers beside it."""
+        """The lift over wrong answers and the excess, against a model that never knew; and the published numbers."""
         cast, seed = case_models_of(case), case.case.seed
-        sheets = [person_rows_of(case, texts) for texts in (FORGET, HOLDOUT) if case.has(texts)]
-        read = _Read(
-            tuple(answers_of(sheet) for sheet in sheets),
-            tuple({name: token_scores(bench, m, sheet) for name, m in cast.by_name().items()} for sheet in sheets),
+        cohorts = self._cohorts(bench, case, cast)
+        tested = (
+            self._judged(case, cast, OVER_ALTERNATES, [(each.sheet, each.lift) for each in cohorts]),
+            self._judged(case, cast, EXCESS, [(each.sheet, each.true) for each in cohorts]),
         )
-        scores = self._scores(read, cast)
-        excess = self._excess(case, cast, sheets, scores)
-        published = self._published(read, scores, cast)
+        published = _published(cohorts, cast)
         by = "IAM, as its code has it" if "iam_published" in published else f"Min-K% of the lowest {self.min_k:.0%}"
-        naming = AUROC._replace(statistic=AUROC.statistic.format(by=by))
-        n = Count(scored=sum(len(sheet.rows) for sheet in sheets))
-        if len(sheets) < 2:
-            return excess, blank(naming, NO_OTHERS, n, len(sheets[0].people), seed)
-        groups = len(sheets[0].people) + len(sheets[1].people)
+        naming, n = AUROC._replace(statistic=AUROC.statistic.format(by=by)), sum(len(x.sheet.rows) for x in cohorts)
+        groups = sum(len(each.sheet.people) for each in cohorts)
+        if len(cohorts) < 2:
+            return (*tested, blank(naming, NO_OTHERS, Count(scored=0, unscored=n), groups, seed))
         lead = "iam_published" if "iam_published" in published else "min_k"
-        table = table_of(Scored(published, sheets[0], sheets[1]), lead, seed, self.draws)
-        missing = Missing(missing="published without a control; the excess is tested")
-        listed = table.onto(blank(naming, missing.missing, n, groups, seed))
-        readings = listed.readings | _completeness(sheets[0], scores[0].get("iam", {}))
-        return excess, listed.model_copy(update={"readings": readings})
+        table = table_of(Scored(published, cohorts[0].sheet, cohorts[1].sheet), lead, seed, self.draws)
+        listed = table.onto(blank(naming, "published without a control", Count(scored=n), groups, seed))
+        readings = listed.readings | _completeness(cohorts[0].sheet, cohorts[0].true.get("iam", {}))
+        return (*tested, listed.model_copy(update={"readings": readings}))
 
-    def _scores(self, read: _Read, cast: CaseModels) -> list[dict[str, dict[str, ndarray]]]:
-        """Statistic -> model -> [row], of either cohort."""
-        judged = read.answers[-1:], read.tokens[-1:]
-        sigma = None if cast.null is None else spread_of(*judged)
-        found: list[dict[str, dict[str, ndarray]]] = []
-        for answers, tokens in zip(*read, strict=True):
-            by_statistic: dict[str, dict[str, ndarray]] = {}
-            for name, own in tokens.items():
-                each = alone(answers, own, self.min_k)
-                each |= {} if sigma is None else beside(answers, tokens, name, sigma)
-                for statistic, values in each.items():
-                    by_statistic.setdefault(statistic, {})[name] = values
-            found.append(by_statistic)
-        return found
+    def _cohorts(self, bench: Bench, case: OpenCase, cast: CaseModels) -> list[_Cohort]:
+        """Forget people and, where there are any, holdout people, as every model reads them."""
+        texts = [each for each in (FORGET, HOLDOUT) if case.has(each)]
+        true = [true_answers(case, each) for each in texts]
+        read: list[dict[str, TokenScores]] = [{} for _ in texts]
+        for name, model in cast.by_name().items():
+            for part, answers in zip(read, true, strict=True):
+                (part[name],) = token_scores(bench, model, [answers])
+        # the last cohort is that of the holdout people, who are not audited, where there are any
+        sigma = None if cast.null is None else spread_of(true[-1:], read[-1:])
+        cohorts: list[_Cohort] = []
+        for each, answers, tokens in zip(texts, true, read, strict=True):
+            scores = statistics(answers, tokens, self.min_k, sigma)
+            wrong = self._wrong(bench, cast, wrong_answers(case, each, self.most_alternates), sigma)
+            judged = {name: scores[name] for name in FAMILY if name in scores}
+            lift = lifts(judged, wrong, answers.rows.item_ids) if wrong else {}
+            cohorts.append(_Cohort(person_rows_of(case, each), answers, tokens, scores, lift))
+        return cohorts
 
-    def _published(
-        self, read: _Read, scores: list[dict[str, dict[str, ndarray]]], cast: CaseModels
-    ) -> dict[str, dict[str, ndarray]]:
-        """Statistic -> model -> [item], forget items first, in the order of the table."""
-        joined = {
-            statistic: {name: np.concatenate([part[statistic][name] for part in scores]) for name in models}
-            for statistic, models in scores[0].items()
-        }
-        if cast.null is not None:
-            names = read.tokens[0]
-            joined["iam_published"] = {name: iam_published(read.answers, read.tokens, name) for name in names}
-        return {name: joined[name] for name in LISTED if name in joined}
+    def _wrong(
+        self, bench: Bench, cast: CaseModels, wrong: list[Answers], sigma: Float[ndarray, " step"] | None
+    ) -> list[tuple[Answers, Statistics]]:
+        """The statistics of wrong answers in every model."""
+        if not wrong:
+            return []
+        read = {name: token_scores(bench, model, wrong) for name, model in cast.by_name().items()}
+        return [
+            (answers, statistics(answers, {name: each[n] for name, each in read.items()}, self.min_k, sigma))
+            for n, answers in enumerate(wrong)
+        ]
 
-    def _excess(
-        self, case: OpenCase, cast: CaseModels, sheets: list[PersonRows], scores: list[dict[str, dict[str, ndarray]]]
+    def _judged(
+        self, case: OpenCase, cast: CaseModels, naming: Naming, cohorts: list[tuple[PersonRows, Statistics]]
     ) -> Measurement:
         """All statistics as one family, each in standard deviations over the items of base and of the null."""
-        seed, sheet = case.case.seed, sheets[0]
-        spread = _deviations(scores, [name for name in (*ALONE, *BESIDE) if name in scores[0]])
-        names, columns = [*spread], [_in_deviations(part, spread) for part in scores] if spread else []
+        seed, sheet = case.case.seed, cohorts[0][0]
+        lacking = Count(scored=0, unscored=len(sheet.rows))
+        if not all(scores for _, scores in cohorts):
+            return blank(naming, NO_WRONG, lacking, len(sheet.people), seed)
+        spread = _deviations([scores for _, scores in cohorts])
         if not spread:
-            n = Count(scored=0, unscored=len(sheet.rows))
-            return blank(EXCESS, "no statistic differs between items", n, len(sheet.people), seed)
-        scored, other = by_person(sheet, columns[0]), None
-        if len(sheets) > 1:
-            other = by_person(sheets[1], columns[1])
-        empty = blank(EXCESS, NOTHING, scored.n, len(sheet.people), seed)
+            return blank(naming, "no statistic differs between items", lacking, len(sheet.people), seed)
+        columns = [_in_deviations(scores, spread) for _, scores in cohorts]
+        scored = by_person(sheet, columns[0])
+        other = by_person(cohorts[1][0], columns[1]) if len(cohorts) > 1 else None
+        empty = blank(naming, NOTHING, scored.n, len(scored.people["suspect"]), seed)
         if cast.null is None and other is None:
             return empty
-        design = Design(seed, LEAST_GAP, differenced=other is not None, draws=self.permutations, name=EXCESS.key)
+        design = Design(seed, LEAST_GAP, differenced=other is not None, draws=self.permutations, name=naming.key)
         assessed = assess(panel_of(scored, other), design)
         roles = {name: cast.role(name) for name in columns[0]}
-        table = item_table(case, f"{PROBE}_excess", sheet, columns[0], roles, axis="statistic")
-        filled = assessed.onto(empty)
+        table = item_table(case, f"{PROBE}_{naming.name}", sheet, columns[0], roles, axis="statistic")
+        names, filled = [*spread], assessed.onto(empty)
         led = () if assessed.layer < 0 else (f"the largest is of {names[assessed.layer].replace('_', ' ')}",)
         numbered = "statistics by number: " + ", ".join(f"{n} {name}" for n, name in enumerate(names))
-        return filled.model_copy(
-            update={
-                "items": table, "readings": filled.readings | _each(scored, other, names),
-                "notes": (TWO_SIDED, *led, numbered, *filled.notes),
-            }
-        )  # fmt: skip
+        notes = (*((OF_EDITS,) if naming is EXCESS else ()), TWO_SIDED, *led, numbered, *filled.notes)
+        readings = filled.readings | _each(scored, other, names)
+        return filled.model_copy(update={"items": table, "readings": readings, "notes": notes})
 
 
-Statistics = Mapping[str, Mapping[str, ndarray]]
-"""Statistic -> model -> [row]."""
+def _published(cohorts: Sequence[_Cohort], cast: CaseModels) -> dict[str, dict[str, ndarray]]:
+    """Statistic -> model -> [item], forget items first, in the order of the table."""
+    joined = {
+        statistic: {name: np.concatenate([each.true[statistic][name] for each in cohorts]) for name in models}
+        for statistic, models in cohorts[0].true.items()
+    }
+    if cast.null is not None:
+        answers, tokens = [each.answers for each in cohorts], [each.tokens for each in cohorts]
+        joined["iam_published"] = {name: iam_published(answers, tokens, name) for name in tokens[0]}
+    return {name: joined[name] for name in LISTED if name in joined}
 
 
-def _deviations(scores: Sequence[Statistics], names: Sequence[str]) -> dict[str, float]:
-    """The standard deviation of each statistic over the items of all cohorts, in base and in the null together; those
-    of which it is none are left out."""
+def _deviations(scores: Sequence[Statistics]) -> dict[str, float]:
+    """The standard deviation of each statistic of the family over the items of all cohorts, in base and in the null
+    together; those of which it is none are left out."""
     found: dict[str, float] = {}
-    for name in names:
+    for name in (each for each in FAMILY if each in scores[0]):
         values = np.concatenate([part[name][who] for part in scores for who in ("base", "null") if who in part[name]])
         finite = values[np.isfinite(values)]
         spread = float(finite.std()) if len(finite) else 0.0
@@ -227,7 +257,7 @@ def _deviations(scores: Sequence[Statistics], names: Sequence[str]) -> dict[str,
 
 def _in_deviations(part: Statistics, spread: Mapping[str, float]) -> dict[str, Float[ndarray, "row statistic"]]:
     """Model -> scores of one cohort, each statistic in its standard deviations."""
-    models = part[next(iter(part))]
+    models = part[next(iter(spread))]
     return {who: np.stack([part[name][who] / by for name, by in spread.items()], 1) for who in models}
 
 
