@@ -103,7 +103,10 @@ def mean_over_groups(
     if len(totals) < 2:
         return float(values.mean()), None
     drawn = np.random.default_rng(seed).multinomial(len(totals), np.full(len(totals), 1 / len(totals)), size=DRAWS)
-    return float(values.mean()), stats.percentile_interval((drawn @ totals) / (drawn @ counts))
+    ends, mean = stats.percentile_interval((drawn @ totals) / (drawn @ counts)), float(values.mean())
+    if ends.lo == ends.hi and mean in (0.0, 1.0):  # no draw differs: the exact bound for as many groups
+        ends = stats.clopper_pearson(round(mean * len(totals)), len(totals))
+    return mean, ends
 
 
 def counted(values: Sequence[float] | ndarray, least: float) -> int:

@@ -17,11 +17,10 @@ from audit.probing import (
     Read,
     Rows,
     Texts,
-    aligned,
     person_rows_of,
     stats,
-    variants,
 )
+from probes._wrong_answers import over_wrong, wrong_rows
 
 RANK, ENTROPY, VARENTROPY = (
     Read(site=LOGITS, at="answer", reduce=reduce) for reduce in ("rank", "entropy", "varentropy")
@@ -74,18 +73,8 @@ def true_answers(case: OpenCase, texts: Texts) -> Answers:
 
 
 def wrong_answers(case: OpenCase, texts: Texts, most: int) -> list[Answers]:
-    """At most so many never-trained answers of each item to its question: alternates, where no item has any perturbed
-    answers."""
-    by_id = {item.id: item for item in case.items(texts)}
-    found: list[Answers] = []
-    for answer in ("alternate", "perturbed"):
-        for n, rows in enumerate([] if found else variants(case, texts.model_copy(update={"answer": answer}), most)):
-            items = [by_id[name] for name in rows.item_ids]
-            told = [(item.alternates if answer == "alternate" else item.perturbed_answers)[n] for item in items]
-            found.append(answers_of(rows, told))
-        if found:
-            break
-    return found
+    """At most so many wrong answers of each item to its question."""
+    return [answers_of(rows, told) for rows, told in wrong_rows(case, texts, most)]
 
 
 def token_scores(bench: Bench, model: Checkpoint, answers: Sequence[Answers]) -> list[TokenScores]:
@@ -169,11 +158,10 @@ def lifts(
     true: Statistics, wrong: Sequence[tuple[Answers, Statistics]], ids: Sequence[str]
 ) -> dict[str, dict[str, ndarray]]:
     """Each score of the true answer less the mean of those of wrong answers; NaN for an item that has none."""
-    found: dict[str, dict[str, ndarray]] = {}
-    for statistic, models in true.items():
-        for name, values in models.items():
-            others = np.stack([aligned(s[statistic][name], a.rows.item_ids, ids) for a, s in wrong])
-            has = ~np.isnan(others)
-            mean = np.where(has, others, 0.0).sum(0) / np.maximum(has.sum(0), 1)
-            found.setdefault(statistic, {})[name] = np.where(has.any(0), values - mean, np.nan)
-    return found
+    return {
+        statistic: {
+            name: over_wrong(values, ids, [(of[statistic][name], a.rows.item_ids) for a, of in wrong])
+            for name, values in models.items()
+        }
+        for statistic, models in true.items()
+    }

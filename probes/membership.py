@@ -54,6 +54,7 @@ from probes._member_scores import (
     wrong_answers,
 )
 from probes._member_table import NO_OTHERS, Scored, table_of
+from probes._wrong_answers import NO_WRONG
 
 PROBE = "membership"
 LEAST_GAP = 0.5
@@ -85,7 +86,6 @@ OF_EDITS = (
     "edited models that never knew as well."
 )
 NOTHING = "needs a model that never knew, or holdout people"
-NO_WRONG = "no item has alternates or perturbed answers to compare the true answer with"
 
 
 class _Cohort(NamedTuple):
@@ -242,23 +242,33 @@ def _published(cohorts: Sequence[_Cohort], cast: CaseModels) -> dict[str, dict[s
     return {name: joined[name] for name in LISTED if name in joined}
 
 
-def _deviations(scores: Sequence[Statistics]) -> dict[str, float]:
-    """The standard deviation of each statistic of the family over the items of all cohorts, in base and in the null
-    together; those of which it is none are left out."""
-    found: dict[str, float] = {}
+class _Range(NamedTuple):
+    """The standard deviation of a statistic over the items of base and of the null together, and its ends there."""
+
+    deviation: float
+    lowest: float
+    highest: float
+
+
+def _deviations(scores: Sequence[Statistics]) -> dict[str, _Range]:
+    """The ranges of the family's statistics over all cohorts; those that do not vary are left out."""
+    found: dict[str, _Range] = {}
     for name in (each for each in FAMILY if each in scores[0]):
         values = np.concatenate([part[name][who] for part in scores for who in ("base", "null") if who in part[name]])
         finite = values[np.isfinite(values)]
-        spread = float(finite.std()) if len(finite) else 0.0
-        if spread > LEAST_SPREAD:
-            found[name] = spread
+        if len(finite) and (spread := float(finite.std())) > LEAST_SPREAD:
+            found[name] = _Range(spread, float(finite.min()), float(finite.max()))
     return found
 
 
-def _in_deviations(part: Statistics, spread: Mapping[str, float]) -> dict[str, Float[ndarray, "row statistic"]]:
-    """Model -> scores of one cohort, each statistic in its standard deviations."""
-    models = part[next(iter(spread))]
-    return {who: np.stack([part[name][who] / by for name, by in spread.items()], 1) for who in models}
+def _in_deviations(part: Statistics, ranges: Mapping[str, _Range]) -> dict[str, Float[ndarray, "row statistic"]]:
+    """Model -> scores of one cohort in standard deviations, no farther out than any of base and of the null: a model
+    that an edit broke gives some texts any number, and one text would carry the mean."""
+    models = part[next(iter(ranges))]
+    return {
+        who: np.stack([np.clip(part[name][who], r.lowest, r.highest) / r.deviation for name, r in ranges.items()], 1)
+        for who in models
+    }
 
 
 def _each(scored: ModelScores, other: ModelScores | None, names: Sequence[str]) -> dict[str, float]:
