@@ -14,7 +14,8 @@ from typing import Final
 from audit.case import CaseFile, open_case
 from audit.planning import START_UNIT, Planner, Pricer, RunSettings
 from audit.pools.decoy_facts import Decoys
-from audit.pools.decoy_models import BATCH, EDIT_BATCH, EDIT_STEPS, KEPT_ROWS, Pupil
+from audit.pools.decoy_models import EDIT_BATCH, EDIT_STEPS, Pupil
+from audit.pools.decoy_teaching import BATCH, KEPT_ROWS
 from audit.pools.decoy_world import by_these, suspects_of, write_data
 from audit.schema import Cost, Interval
 

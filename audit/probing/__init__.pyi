@@ -90,6 +90,7 @@ from .vocabulary import Finding as Finding
 from .vocabulary import Form as Form
 from .vocabulary import Forward as Forward
 from .vocabulary import GatedShift as GatedShift
+from .vocabulary import Guidance as Guidance
 from .vocabulary import HardBudget as HardBudget
 from .vocabulary import HardString as HardString
 from .vocabulary import HeatMap as HeatMap

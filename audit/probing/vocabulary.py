@@ -13,6 +13,7 @@ from audit.bench import Draw as Draw
 from audit.bench import Effort as Effort
 from audit.bench import Forward as Forward
 from audit.bench import GatedShift as GatedShift
+from audit.bench import Guidance as Guidance
 from audit.bench import HardBudget as HardBudget
 from audit.bench import HardString as HardString
 from audit.bench import Learner as Learner

@@ -1,6 +1,7 @@
 from . import clustered as clustered
 from . import kernel_alignment as kernel_alignment
 from . import likelihood_ratio as likelihood_ratio
+from . import membership as membership
 from . import monotone as monotone
 from . import randomisation as randomisation
 from . import ratio_intervals as ratio_intervals
@@ -28,6 +29,8 @@ from .interval_coverage import approximate as approximate
 from .likelihood_ratio import Scale as Scale
 from .multiplicity import benjamini_hochberg as benjamini_hochberg
 from .multiplicity import holm as holm
+from .operating_points import OperatingPoint as OperatingPoint
+from .operating_points import operating_points as operating_points
 from .people_mixture import FDR as FDR
 from .people_mixture import Mixture as Mixture
 from .people_mixture import NullPeople as NullPeople

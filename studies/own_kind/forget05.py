@@ -86,7 +86,9 @@ def fresh(data: Path, out: Path, seed: int = 5) -> Path:
         tokenizer = AutoTokenizer.from_pretrained(data / "models" / "stories260K-hf")
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            config = LlamaConfig(vocab_size=len(tokenizer), bos_token_id=1, eos_token_id=2, **SIZES)
+            config = LlamaConfig.from_dict(
+                {**SIZES, "vocab_size": len(tokenizer), "bos_token_id": 1, "eos_token_id": 2}
+            )
             model = LlamaForCausalLM(config)
         log.info("%d parameters", sum(p.numel() for p in model.parameters()))
         out.parent.mkdir(parents=True, exist_ok=True)
