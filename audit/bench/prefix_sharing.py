@@ -73,7 +73,8 @@ def needed(rows: Rows, reads: Sequence[Read]) -> Int[Tensor, " row"]:
 def token_plan(rows: Rows, reads: Sequence[Read], parted: Callable[[], bool]) -> TokenPlan:
     """What has to go forward for these reads. ``parted``: may rows go on after the keys and values of a beginning?
     Asked only where that would save something. What several models do with the same rows is found once."""
-    name = rows.hash, frozenset(read.at for read in reads)
+    places: frozenset[Positions] = frozenset(read.at for read in reads)
+    name = rows.hash, places
     shared = _PLANS.pop(name, None) or _shared(rows, reads)
     _PLANS[name] = shared  # the newest is last
     if len(_PLANS) > _KEPT:

@@ -245,7 +245,8 @@ def _seen_backward(inner: Callable[..., Any], recorder: PassRecorder) -> Callabl
 def _seen_learning(inner: Callable[..., Any], recorder: PassRecorder) -> Callable[..., Any]:
     def step(training: Any, batches: Any) -> Any:
         settings = training.settings
-        recorder.events.append(Learnt(len(batches), *batches[0].shape, settings.features, settings.k))
+        rows, width = batches[0].shape
+        recorder.events.append(Learnt(len(batches), rows, width, settings.features, settings.k))
         return inner(training, batches)
 
     return step
