@@ -7,19 +7,30 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from audit.edits import EditData, Relearn
-from audit.probing import Bench, Checkpoint, Learner, OpenCase, Rows, key_logprob, live_logprob
+from audit.probing import (
+    Bench,
+    Checkpoint,
+    Learner,
+    OpenCase,
+    Rows,
+    TrainData,
+    TrainingRecipe,
+    key_logprob,
+    live_logprob,
+)
 
 SHOWN = "shown"
 """The key of what the model says at the end of the rows that it was shown."""
 
 
 class Lesson(NamedTuple):
-    """How a model is taught, on which rows, and after how many steps it is read (0 first, the last at the end)."""
+    """How a model is taught, on which rows, and after how many steps it is read (0 first, the last at the end).
+    ``identity`` names all that the course depends on beside model and rows."""
 
-    teaching: Relearn
+    recipe: TrainingRecipe
     shown: Rows
     after: tuple[int, ...]
+    identity: str
 
 
 def steps_read(steps: int) -> tuple[int, ...]:
@@ -29,11 +40,11 @@ def steps_read(steps: int) -> tuple[int, ...]:
 
 
 def taught_course(
-    bench: Bench, case: OpenCase, checkpoint: Checkpoint, lesson: Lesson, read: Mapping[str, Rows], identity: str
+    bench: Bench, case: OpenCase, checkpoint: Checkpoint, lesson: Lesson, read: Mapping[str, Rows]
 ) -> dict[str, ndarray]:
     """Mean log-probability (nats) of the content tokens of every set of rows, [row, number of steps], and at the end of
-    the rows that were shown, [row]. The copy is kept by nobody, the course by the store, under ``identity``."""
-    key = [identity, checkpoint.key, lesson.teaching.model_dump(), list(lesson.after), lesson.shown.hash,
+    the rows that were shown, [row]. The copy is kept by nobody, the course by the store."""
+    key = [lesson.identity, checkpoint.key, list(lesson.after), lesson.shown.hash,
            [rows.hash for rows in read.values()]]  # fmt: skip
 
     def compute() -> dict[str, ndarray]:
@@ -47,9 +58,8 @@ def taught_course(
             if taken == lesson.after[-1]:
                 end.append(live_logprob(learner, lesson.shown, bench.token_budget))
 
-        data = EditData(lesson.shown, lesson.shown)
-        recipe, rows = lesson.teaching.lesson(data, bench.open(checkpoint).n_blocks)
-        bench.train([checkpoint], [replace(recipe, every=(1, look))], rows, (), case.out)
+        recipe = replace(lesson.recipe, every=(1, look))
+        bench.train([checkpoint], [recipe], TrainData(lesson.shown), (), case.out)
         return {SHOWN: end[0], **{name: np.stack(each, 1) for name, each in columns.items()}}
 
     return bench.cached(key, compute)

@@ -7,7 +7,7 @@ import numpy as np
 from numpy import ndarray
 from pydantic import Field
 
-from audit.edits import Relearn
+from audit.edits import EditData, Relearn
 from audit.probing import (
     EFFECT_UNIT,
     KEY_LOGPROB,
@@ -144,16 +144,18 @@ class Relapse(Probe):
 
     def _taught(self, bench: Bench, case: OpenCase, cast: CaseModels, rows: Rows) -> _Taught:
         """Every model after one lesson."""
-        found: dict[str, dict[str, ndarray]] = {}
+        courses: dict[str, dict[str, ndarray]] = {}
         for name, checkpoint in cast.by_name().items():
             teaching = Relearn(
                 steps=self.steps, lr=self.rate_times_width / width(checkpoint), batch=self.batch,
                 warmup_steps=self.warmup_steps, seed=case.case.seed,
             )  # fmt: skip
-            lesson = Lesson(teaching, rows, steps_read(self.steps))
-            found[name] = taught_course(bench, case, checkpoint, lesson, self._read(case), f"relapse {self.version}")
+            recipe = teaching.lesson(EditData(rows, rows), bench.open(checkpoint).n_blocks).recipe
+            identity = f"relapse {self.version} {teaching.model_dump_json()}"
+            lesson = Lesson(recipe, rows, steps_read(self.steps), identity)
+            courses[name] = taught_course(bench, case, checkpoint, lesson, self._read(case))
         forget, holdout = (
-            {name: np.exp(each[cohort]) for name, each in found.items() if cohort in each}
+            {name: np.exp(each[cohort]) for name, each in courses.items() if cohort in each}
             for cohort in ("forget", "holdout")
         )
         return _Taught(rows, forget, holdout)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from pydantic import Field
 
-from audit.edits import Relearn
+from audit.edits import EditData, Relearn
 from audit.probing import (
     EFFECT_UNIT,
     KEY_LOGPROB,
@@ -170,15 +170,15 @@ class RelearningRecovery(Probe):
         return _Course(tuple(course["forget"] for course in read), holdout, tuple(course["shown"] for course in read))
 
     def _lesson(self, bench: Bench, case: OpenCase, checkpoint: Checkpoint, fold: _Fold) -> dict[str, ndarray]:
-        lesson = Relearn(
+        teaching = Relearn(
             steps=self.steps, lr=self.rate_times_width / width(checkpoint), batch=self.batch,
             warmup_steps=self.warmup_steps, seed=case.case.seed,
         )  # fmt: skip
         others = {"forget": fold.read} | ({"holdout": case.rows(HOLDOUT)} if case.has(HOLDOUT) else {})
-        return taught_course(
-            bench, case, checkpoint, Lesson(lesson, fold.shown, steps_read(self.steps)), others,
-            f"relearning {self.version}",
-        )  # fmt: skip
+        recipe = teaching.lesson(EditData(fold.shown, fold.shown), bench.open(checkpoint).n_blocks).recipe
+        identity = f"relearning {self.version} {teaching.model_dump_json()}"
+        lesson = Lesson(recipe, fold.shown, steps_read(self.steps), identity)
+        return taught_course(bench, case, checkpoint, lesson, others)
 
     # ---- all of them --------------------------------------------------------------------------------------------
     def _judged(

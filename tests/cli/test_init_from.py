@@ -139,23 +139,23 @@ def test_a_folder_of_tofu_fills_in_the_data_and_a_file_of_it_names_the_split(
 
 
 @pytest.mark.parametrize(
-    ("folder", "names", "forget", "group"),
+    ("folder", "names", "group"),
     [
-        ("MUSE-Books", ("knowmem/forget_qa.json", "knowmem/retain_qa.json"), "knowmem/forget_qa.json", "group_rows"),
-        ("RWKU", ("All/forget_level2.json", "All/neighbor_level2.json"), "All/forget_level2.json", "group"),
-        ("RWKU/Target/1_A", ("forget_level2.json", "neighbor_level2.json"), "forget_level2.json", "group"),
+        ("MUSE-Books", ("knowmem/forget_qa.json", "knowmem/retain_qa.json"), "group_rows"),
+        ("RWKU", ("All/forget_level2.json", "All/neighbor_level2.json"), "group"),
+        ("RWKU/Target/1_A", ("forget_level2.json", "neighbor_level2.json"), "group"),
     ],
 )
 def test_a_folder_of_muse_or_rwku_is_known_by_its_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: str,
-    names: tuple[str, ...], forget: str, group: str,
+    names: tuple[str, ...], group: str,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(tmp_path)
     benchmark(tmp_path / folder, *names)
     assert main(["init", "--from", folder, "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     filled = {entry["key"]: entry["value"] for entry in said["filled"]}
-    assert filled["data.forget"] == f"{folder}/{forget}" and f"data.{group}" in filled
+    assert filled["data.forget"] == f"{folder}/{names[0]}" and f"data.{group}" in filled
     assert said["recognised"][0].startswith(folder.partition("/")[0].partition("-")[0])
     assert (filled["template.prompt"] == "Question: {question}\nAnswer:") == folder.startswith("MUSE")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from audit.edits import Relearn
+from audit.edits import EditData, Relearn
 from audit.judging import judge
 from audit.probing import key_logprob
 from audit.schema import Item, Measurement, Missing, Texts
@@ -73,8 +73,9 @@ def test_a_course_is_read_before_the_lesson_and_at_every_power_of_two() -> None:
     probe = Relapse(steps=3)
     rows = case.rows(FORGET)
     given = lessons(case, 8, 128)[SIMILAR]
-    lesson = Lesson(Relearn(steps=3, lr=1e-3, batch=4, warmup_steps=1), given, steps_read(probe.steps))
-    found = taught_course(bench(), case, case.suspect, lesson, {"forget": rows}, "test")
+    recipe = Relearn(steps=3, lr=1e-3, batch=4, warmup_steps=1).lesson(EditData(given, given), 4).recipe
+    lesson = Lesson(recipe, given, steps_read(probe.steps), "test")
+    found = taught_course(bench(), case, case.suspect, lesson, {"forget": rows})
     assert found["forget"].shape == (len(rows), 4) and found[SHOWN].shape == (len(given),)
     np.testing.assert_allclose(found["forget"][:, 0], key_logprob(bench(), case.suspect, rows), atol=1e-6)
     assert np.abs(found["forget"][:, 1] - found["forget"][:, 0]).max() > 1e-4, "a lesson moves what is said"
