@@ -26,7 +26,7 @@ def main() -> None:
         st.switch_page(pages[target.page], query_params=target.state)
     leaf = next(leaf for leaf in leaves if pages[leaf.name] is chosen)
     with Guard():
-        view = st.session_state[bar.VIEW] = bar.whole() if leaf.whole else bar.draw()
+        view = st.session_state[bar.VIEW] = bar.whole_folder() if leaf.whole_folder else bar.draw()
         st.set_page_config(page_title=tab_title(leaf, view))
         bar.news(view)
         st.title(leaf.title, anchor=False)

@@ -61,16 +61,16 @@ def words(rows: Sequence[Audited]) -> dict[str, int]:
 def chosen(rows: Sequence[Audited], only: Sequence[str], search: str, order: str) -> tuple[Audited, ...]:
     """The rows with one of these words (all without any) in whose name, folder or reason all of the search stands."""
     parts = search.casefold().split()
-    kept = [
+    matching = [
         each for each in rows
         if (not only or each.word in only) and all(part in _searched(each) for part in parts)
     ]  # fmt: skip
-    kept.sort(key=lambda each: (each.name, each.run.name))
+    matching.sort(key=lambda each: (each.name, each.run.name))
     if order == "newest first":
-        kept.sort(key=lambda each: each.row.issued if each.row else "", reverse=True)
+        matching.sort(key=lambda each: each.row.issued if each.row else "", reverse=True)
     elif order == "worst first":
-        kept.sort(key=_worst)
-    return tuple(kept)
+        matching.sort(key=_worst)
+    return tuple(matching)
 
 
 def _searched(each: Audited) -> str:
@@ -97,7 +97,7 @@ class Line(NamedTuple):
     name: str
     place: str
     word: str
-    why: str
+    reason: str
     row: VerdictRow | None
     shares: tuple[tuple[str, str, str, int | None], ...]
     who: str

@@ -105,7 +105,7 @@ def draw() -> View:
     return View(vault, opened(vault, folder), tuple(near.values()), cohort or "all rows", run_folders)
 
 
-def whole() -> View:
+def whole_folder() -> View:
     """The whole folder, for a page that is about no single run; what is chosen elsewhere stays chosen."""
     vault = Vault(root())
     for key in ("set", "run", "cohort"):

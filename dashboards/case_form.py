@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import streamlit as st
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from audit.case import load_case
 from audit.schema import AuditError, Record
@@ -40,14 +40,14 @@ class Filled(Record, extra="ignore"):
 
     key: str
     value: str | int | float | bool
-    why: str
+    reason: str = Field(default="", alias="why")
 
 
 class Left(Record, extra="ignore"):
     """A value that is left to fill in. ``needed``: without it there is no case."""
 
     key: str
-    what: str
+    description: str = Field(default="", alias="what")
     needed: bool
 
 
@@ -90,15 +90,15 @@ def draw(view: bar.View) -> None:
         data = st.text_area("Folders with data, one a line: of TOFU, MUSE or RWKU, or of your own", key="new-data",
                             height=80)  # fmt: skip
         show.note("A released suspect may be named alone: its base is then looked for by what it says of itself.")
-        asked = st.form_submit_button("Write the case file")
+        pressed = st.form_submit_button("Write the case file")
     wanted = Wanted(path.strip(), base.strip(), suspect.strip(),
                     tuple(line.strip() for line in data.splitlines() if line.strip()))  # fmt: skip
-    if asked:
+    if pressed:
         if reason := refused(wanted.path):
             states.nothing("Not written", reason)
             return
-        made = workers.start(view.vault, VERB, arguments(wanted), "new-case")
-        st.session_state[WRITTEN] = made.id
+        begun = workers.start(view.vault, VERB, arguments(wanted), "new-case")
+        st.session_state[WRITTEN] = begun.id
     mine = next((w for w in workers.workers(view.vault) if w.id == st.session_state.get(WRITTEN)), None)
     if mine is None or mine.verb != VERB:
         return
@@ -126,10 +126,10 @@ def written(worker: Worker, outcome: Heard) -> None:
     path, needed = Path(worker.arguments[0]), sum(each.needed for each in drafted.left)
     show.note(f"{visible(str(path))} is written{f'; left to fill in: {needed}' if needed else ''}.")
     if drafted.filled:
-        rows = [[f.key, visible(str(f.value)), visible(f.why)] for f in drafted.filled]
+        rows = [[f.key, visible(str(f.value)), visible(f.reason)] for f in drafted.filled]
         show.table(show.grid("Filled in", ("Entry", "Value", "Why"), rows, ("", "code")))
     if drafted.left:
-        show.facts([(visible(each.key), visible(each.what)) for each in drafted.left])
+        show.facts([(visible(each.key), visible(each.description)) for each in drafted.left])
     editor(path)
 
 

@@ -17,7 +17,7 @@ FOLDER = Path(__file__).parent / "pages"
 
 class Leaf(NamedTuple):
     """A page: its place in the list, its name as an address and as a title, its question and its file. ``section``:
-    the head that begins with it, if one does; ``whole``: it is about all runs of the folder."""
+    the head that begins with it, if one does; ``whole_folder``: it is about all runs of the folder."""
 
     order: int
     name: str
@@ -25,7 +25,7 @@ class Leaf(NamedTuple):
     question: str
     path: Path
     section: str = ""
-    whole: bool = False
+    whole_folder: bool = False
 
 
 @cache

@@ -120,9 +120,9 @@ def blocks(content: Sequence[Block]) -> None:
 def _terms() -> dict[str, str]:
     """What the glossary of a report says of each of its words, by that word without its mark, in lower case."""
     terms: dict[str, str] = {}
-    for term, said in GLOSSARY:
+    for term, meaning in GLOSSARY:
         plain = term.lstrip("▲▼●◆–■◧▣□◇✕ ")
-        terms |= dict.fromkeys((each.casefold() for each in (plain, *plain.split(", "))), said)
+        terms |= dict.fromkeys((each.casefold() for each in (plain, *plain.split(", "))), meaning)
     return terms
 
 
@@ -144,8 +144,8 @@ def glossed(term: str) -> str | None:
 
 def explained(words: str, term: str = "") -> Markup:
     """Words with what the glossary says of them, or of another ``term``, as their tool tip."""
-    said = glossed(term or words)
-    return Markup('<abbr title="{}">{}</abbr>').format(said, words) if said else escape(words)
+    meaning = glossed(term or words)
+    return Markup('<abbr title="{}">{}</abbr>').format(meaning, words) if meaning else escape(words)
 
 
 def lead(text: str) -> None:

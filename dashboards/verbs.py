@@ -28,25 +28,30 @@ class Asked(NamedTuple):
     worlds: int | None = None
 
 
+def in_words(verb: str) -> str:
+    """A verb as the form offers it."""
+    return WORDS.get(verb, verb)
+
+
 def plain_path(text: str) -> str:
     """A path that no command takes for a flag."""
     return f"./{text}" if text.startswith("-") else text
 
 
-def arguments(verb: str, asked: Asked, root: Path, flags: Sequence[str]) -> list[str]:
+def arguments(verb: str, form: Asked, root: Path, flags: Sequence[str]) -> list[str]:
     """What the verb is started with."""
-    case = plain_path(asked.case)
+    case = plain_path(form.case)
     if verb == "calibrate":
-        limits = [*(["--max-time", asked.time] if asked.time else []),
-                  *(["--worlds", str(asked.worlds)] if asked.worlds else [])]  # fmt: skip
+        limits = [*(["--max-time", form.time] if form.time else []),
+                  *(["--worlds", str(form.worlds)] if form.worlds else [])]  # fmt: skip
         return ["--on", case, *limits, *flags]
-    suspects = ["--suspects", *map(plain_path, asked.suspects)] if verb == "sweep" and asked.suspects else []
-    return [case, *suspects, "-o", str(root / asked.out), *flags]
+    suspects = ["--suspects", *map(plain_path, form.suspects)] if verb == "sweep" and form.suspects else []
+    return [case, *suspects, "-o", str(root / form.out), *flags]
 
 
-def planned(verb: str, asked: Asked, root: Path, flags: Sequence[str]) -> tuple[str, list[str]]:
+def planned(verb: str, form: Asked, root: Path, flags: Sequence[str]) -> tuple[str, list[str]]:
     """The verb and arguments that say what it would do, and write nothing."""
-    given = arguments(verb, asked, root, flags)
+    given = arguments(verb, form, root, flags)
     return (verb, [*given, "--dry-run"]) if verb in ("sweep", "calibrate") else ("plan", given)
 
 
@@ -72,10 +77,10 @@ class Step(NamedTuple):
 
 def last_step(outcome: Heard) -> Step:
     """How far a worker says that it is."""
-    found = _STEP.findall(outcome.log)
-    if not found:
+    steps = _STEP.findall(outcome.log)
+    if not steps:
         return Step("Opening the case and its models", 0, 0)
-    words, done, total = found[-1]
+    words, done, total = steps[-1]
     return Step(words, int(done), int(total))
 
 

@@ -13,10 +13,11 @@ WHOLE_FOLDER = True
 
 def counts(rows: tuple[Audited, ...]) -> None:
     """How many audits say each word."""
-    found = audit_table.words(rows)
+    by_word = audit_table.words(rows)
+    symbols: dict[str, str] = {**VERDICT_SYMBOL}
     items = "".join(
-        f'<li><b>{n}</b><span aria-hidden="true">{VERDICT_SYMBOL.get(word, "–")}</span> {show.explained(word)}</li>'
-        for word, n in found.items()
+        f'<li><b>{n}</b><span aria-hidden="true">{symbols.get(word, "–")}</span> {show.explained(word)}</li>'
+        for word, n in by_word.items()
     )
     show.markup(f'<ul class="r-counts r-brief" aria-label="Audits by verdict">{items}</ul>')
 
@@ -44,7 +45,7 @@ def common(rows: tuple[Audited, ...]) -> None:
 def meanings() -> None:
     """What the six words say."""
     show.heading("The words")
-    show.facts([(f"{VERDICT_SYMBOL[word]} {word}", said) for word, said in VERDICT_MEANING.items()])
+    show.facts([(f"{VERDICT_SYMBOL[word]} {word}", meaning) for word, meaning in VERDICT_MEANING.items()])
     show.note(
         "Outputs: what the model says. Internals: what its states hold, or what an attack brings back. Both are shares "
         "of base: 0 is a model that never knew, 1 is base. INVALID rows are grey: their silence means nothing."
@@ -62,15 +63,15 @@ only = left.multiselect("Verdicts", list(audit_table.words(rows)), key="only", b
                         placeholder="all verdicts")  # fmt: skip
 search = middle.text_input("Search names and reasons", key="search", bind="query-params")
 order = right.selectbox("Order", ORDERS, key="order-audits", bind="query-params")
-kept = audit_table.chosen(rows, only, search, order or ORDERS[0])
-if not kept:
+shown_rows = audit_table.chosen(rows, only, search, order or ORDERS[0])
+if not shown_rows:
     states.nothing("No audit of this choice", "Choose other verdicts, or search for less.")
     st.stop()
 heads = [show.explained(*head) for head in audit_table.HEADS]
-show.template("audits.html.j2", lines=audit_table.lines(kept[: audit_table.MOST]), heads=heads)
-if len(kept) > audit_table.MOST:
-    show.note(f"The first {audit_table.MOST} of {len(kept)}: choose verdicts or search to see others.")
+show.template("audits.html.j2", lines=audit_table.lines(shown_rows[: audit_table.MOST]), heads=heads)
+if len(shown_rows) > audit_table.MOST:
+    show.note(f"The first {audit_table.MOST} of {len(shown_rows)}: choose verdicts or search to see others.")
 show.heading("Of these audits")
-common(kept)
+common(shown_rows)
 meanings()
 show.note(f"The same in a terminal: residua summary {view.vault.root}")

@@ -17,7 +17,7 @@ from dashboards import verbs as started_verbs
 from dashboards.price import Price
 from dashboards.progress import progress, span
 from dashboards.vault import shown
-from dashboards.verbs import WORDS, Asked
+from dashboards.verbs import Asked
 from dashboards.workers import Heard, Worker
 
 ORDER = 80
@@ -41,21 +41,21 @@ def form(view: bar.View) -> None:
     with st.expander("No case file yet? Write one", expanded=case_form.WRITTEN in st.session_state):
         case_form.draw(view)
     first, second = st.columns([2, 3])
-    verb = first.selectbox("What", verbs(view.vault.root), key="verb", format_func=lambda v: WORDS.get(v, v)) or "run"
-    asked = asked_for(verb, case, second)
+    verb = first.selectbox("What", verbs(view.vault.root), key="verb", format_func=started_verbs.in_words) or "run"
+    filled = asked_for(verb, case, second)
     flags = starting.setting_flags()
-    if not case or not starting.is_below(asked.out):
+    if not case or not starting.is_below(filled.out):
         show.note("Name a case file, and a folder below the folder of runs.")
         return
-    arguments = started_verbs.arguments(verb, asked, view.vault.root, flags)
+    arguments = started_verbs.arguments(verb, filled, view.vault.root, flags)
     show.sub("As a command")
     show.command(shlex.join(["residua", verb, *arguments]))
     place = st.container(horizontal=True)
     if place.button("Plan", key="plan", help="Says what would be done and what it costs. Writes nothing."):
-        what, given = started_verbs.planned(verb, asked, view.vault.root, flags)
-        st.session_state[PLANNED] = workers.start(view.vault, what, given, asked.out).id
+        planner, given = started_verbs.planned(verb, filled, view.vault.root, flags)
+        st.session_state[PLANNED] = workers.start(view.vault, planner, given, filled.out).id
     if place.button("Start", key="start", type="primary"):
-        st.session_state[STARTED] = workers.start(view.vault, verb, arguments, asked.out).id
+        st.session_state[STARTED] = workers.start(view.vault, verb, arguments, filled.out).id
     place.button(
         "Make a model forget first (Edit)", key="to-edit", on_click=bar.go, args=("edit",), kwargs={"of": case}
     )

@@ -18,7 +18,7 @@ from dashboards import bar, show, states
 ORDER = 45
 
 
-def made(validation: Validation, ratio: LikelihoodRatio) -> None:
+def models_made(validation: Validation, ratio: LikelihoodRatio) -> None:
     """Which models were made to calibrate on, which of them misled the rule, and how far that reaches."""
     if validation.decoys is not None:
         show.blocks(pool_blocks(validation.decoys, validation, ratio))
@@ -59,7 +59,7 @@ if isinstance(validation, Missing) or isinstance(ratio, Missing):
     show.text("Error rates for this kind of model come from decoys, which its own base is taught and made to forget:")
     show.command("residua calibrate --on case.toml")
 else:
-    made(validation, ratio)
+    models_made(validation, ratio)
     curves(validation)
 if uses := calibration_uses(report):
     show.heading("Which calibration judged which test")

@@ -103,7 +103,8 @@ def test_the_browser_calls_a_page_by_its_name_and_its_checkpoint(tmp_path: Path,
 
 def test_what_was_chosen_stays_chosen_while_the_whole_folder_is_looked_at(tmp_path: Path) -> None:
     run_store.fill(tmp_path, ("consistent", "suppressed"))
-    at = opened(tmp_path, "verdict", run="suppressed")
+    at = opened(tmp_path, "verdict")
+    next(box for box in at.selectbox if box.label == "Suspect checkpoint").set_value("suppressed").run()
     at.switch_page("../pages/audits.py").run()
     at.switch_page("../pages/evidence.py").run()
     assert next(box.value for box in at.selectbox if box.label == "Suspect checkpoint") == "suppressed"

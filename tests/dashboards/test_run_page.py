@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from audit.case import load_case
@@ -34,7 +35,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def begun(vault: Vault, verb: str, arguments: list[str], out: str) -> Worker:
     """A worker that has just been started, and never ends: this very process."""
-    own = workers._born(os.getpid())
+    own = psutil.Process().create_time()
     made = Worker(id=f"w-{verb}", verb=verb, arguments=tuple(arguments), out=out, started="2026-01-01T00:00:00",
                   pid=os.getpid(), born=own)  # fmt: skip
     sealed = made.sealed(workers.own_key())
@@ -103,10 +104,10 @@ def test_a_form_writes_a_case_as_init_does_and_a_text_that_is_none_is_not_saved(
     made = workers.start(
         vault, case_form.VERB, case_form.arguments(case_form.Wanted(str(path), "", "", ())), "new-case"
     )
-    for _ in range(600):
-        if (outcome := workers.heard(vault, made)).ending != "running":
-            break
+    outcome = workers.heard(vault, made)
+    while outcome.ending == "running":
         time.sleep(0.05)
+        outcome = workers.heard(vault, made)
     drafted = case_form.drafted_by(outcome)
     assert outcome.ending == "finished" and drafted is not None and Path(made.arguments[0]) == path
     text = path.read_text()

@@ -47,6 +47,10 @@ def test_a_matrix_without_any_ratio_has_effects_and_colours_but_none_for_what_is
     undecided = [z for line in heat.z for z in line]
     assert all(z is None for z, mark in zip(undecided, marks.text, strict=True) if mark.startswith(("◆", "▼", "–")))
     assert sum("(" in mark for mark in marks.text) > 5
+    found = report("suppressed")
+    evidence = tuple(e.model_copy(update={"outcome": "inconclusive"}) for e in found.evidence)
+    none_decides = matrix([NamedReport("a", "a", found.model_copy(update={"evidence": evidence}))])
+    assert set(none_decides.figure.data[-2].z[0]) == {None} and "(.01)" in "".join(none_decides.figure.data[-1].text)
 
 
 def test_a_test_that_did_not_run_is_hatched_and_says_why() -> None:

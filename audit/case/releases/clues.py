@@ -36,7 +36,7 @@ class Benchmark(NamedTuple):
 
     ``group_rows`` holds where no file has a column of ``groups``. ``taught``: models were fine-tuned on it, so that the
     model before that never knew it. ``absent`` says of a cohort why the benchmark has none.
-    Known by its files alone, ``asked`` is how its own evaluation asks, and ``also`` what else lies there.
+    Known by its files alone, ``prompting`` is how its own evaluation asks, and ``also`` what else lies there.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Benchmark(NamedTuple):
     groups: tuple[str, ...] = ("author_id", "group")
     taught: bool = True
     absent: Mapping[Cohort, str] = {}
-    asked: Prompting | None = None
+    prompting: Prompting | None = None
     also: str = ""
 
 

@@ -85,14 +85,14 @@ def benchmark_in(given: Path) -> tuple[Benchmark, Path] | None:
     folder, file = (given, "") if given.is_dir() else (given.parent, given.name)
     if not given.exists() or is_release(folder):
         return None
-    found = (pool.data(folder, file) for pool in pools())
-    return next(((benchmark, folder) for benchmark in found if benchmark is not None), None)
+    benchmarks = (pool.data(folder, file) for pool in pools())
+    return next(((benchmark, folder) for benchmark in benchmarks if benchmark is not None), None)
 
 
 def _of_data(benchmark: Benchmark, folder: Path) -> Draft:
     """The case of a folder of data: every role is left to be filled in."""
     around = Surroundings(None, (folder,))
-    files, prompting = _files(benchmark, around, (folder,)), recipe("", benchmark.asked)
+    files, prompting = _files(benchmark, around, (folder,)), recipe("", benchmark.prompting)
     roles = Open("roles.suspect", "the model that is said to have forgotten")
     recognised = f"{benchmark.name}, by its files in {folder}{f' ({benchmark.also})' if benchmark.also else ''}"
     return Draft(
@@ -143,8 +143,8 @@ def draft_of(given: str, data: Sequence[Path] = (), online: bool = False, base: 
     the benchmark's files may lie too; where no release says which benchmark, these files say it. ``base``: the model
     that knew, where it is named too, so that nothing need be recognised. AuditError (code 2): nothing is recognised.
     """
-    if not base and (found := benchmark_in(Path(os.path.expanduser(given)))) is not None:
-        return _of_data(*found)
+    if not base and (data_folder := benchmark_in(Path(os.path.expanduser(given)))) is not None:
+        return _of_data(*data_folder)
     release, knew = look(given, online), None if not base else _knew(look(base, online))
     folder = None if release.place is None or release.place.hub else release.place.folder
     around = Surroundings(folder, tuple(data), online)
@@ -195,11 +195,13 @@ def _assembled(
     base, candidates = known
     references = _references(candidates["reference"], [floor for clue in clues for floor in clue.floors], around)
     benchmark = next((clue.benchmark for clue in clues if clue.benchmark is not None), None)
-    by_files = next((found for folder in around.data if (found := benchmark_in(folder)) is not None), None)
+    by_files = next(filter(None, map(benchmark_in, around.data)), None)
     if benchmark is None and by_files is not None:
         benchmark, around = by_files[0], around._replace(data=(by_files[1],))
-    asked = next((clue.prompting for clue in clues if clue.prompting is not None), benchmark and benchmark.asked)
-    prompting = recipe(_chat_source(base, release), asked)
+    named_prompt = next(
+        (clue.prompting for clue in clues if clue.prompting is not None), benchmark and benchmark.prompting
+    )
+    prompting = recipe(_chat_source(base, release), named_prompt)
     files = {} if benchmark is None else _files(benchmark, around, around.data if by_files else ())
     taught = benchmark is not None and benchmark.taught
     ancestor = _first(candidates["ancestor"], around) if taught and not references else None

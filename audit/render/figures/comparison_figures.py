@@ -99,7 +99,7 @@ def matrix(rows: Sequence[NamedReport], shown: Shown = "ratio") -> Drawing:
         "value": f"Number: {effect}. Colour, where the test decides: from white (0) to orange (1).",
     }[shown]  # fmt: skip
     caption += " ▲ trace found, ▼ below never trained, ● no trace found, ◆ inconclusive, – and hatched: not run. "
-    caption += "What is undecided, or below never trained, has no colour. "
+    caption += "An effect that is undecided, or below never trained, has no colour. "
     caption += "Grey rows: INVALID suspects, whose silence means nothing; nothing in them is coloured."
     data = [[r.name, *(c.words.rpartition("<br>")[2] for c in line)] for r, line in zip(rows, cells, strict=True)]
     heads = ("Checkpoint", *(titles.get(t, visible(t)) for t in tests))

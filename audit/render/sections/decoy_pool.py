@@ -34,7 +34,7 @@ class RatioScores(NamedTuple):
 
 def ratio_scores(reliability: Reliability) -> RatioScores:
     """Read back from the stored quantiles, as many as there were models; beyond 101 models they are smoothed."""
-    knowing, clean = (sum(band[place] for band in reliability.bands) for place in (2, 3))
+    knowing, clean = (sum(band[2] for band in reliability.bands), sum(band[3] for band in reliability.bands))
     return RatioScores(_read_back(reliability.clean, clean), _read_back(reliability.knowing, knowing))
 
 
@@ -127,8 +127,8 @@ def roc_figure(validation: Validation) -> Figure:
     half_clean, half_knowing = 0.5 / len(clean), 0.5 / len(knowing)
     points: list[tuple[float, float]] = []
     for cut in (*sorted({*clean, *knowing}, reverse=True), -math.inf):
-        alarms, found = float(np.mean(clean > cut)), float(np.mean(knowing > cut))
-        x, y = math.log10(max(alarms, half_clean)), math.log10(max(found, half_knowing))
+        alarms, hits = float(np.mean(clean > cut)), float(np.mean(knowing > cut))
+        x, y = math.log10(max(alarms, half_clean)), math.log10(max(hits, half_knowing))
         points += [(x, points[-1][1]), (x, y)] if points else [(x, y)]
     axes = Axes(
         (math.log10(half_clean), 0.02), (math.log10(half_knowing), 0.02), "false alarms, log₁₀ of the share",
@@ -146,6 +146,6 @@ def roc_figure(validation: Validation) -> Figure:
 
 def _found_at(clean: np.ndarray, knowing: np.ndarray, share: float) -> str:
     cuts = [cut for cut in {*clean, *knowing} if np.mean(clean > cut) <= share]
-    found = max((int(np.sum(knowing > cut)) for cut in cuts), default=0)
+    most = max((int(np.sum(knowing > cut)) for cut in cuts), default=0)
     few = "" if share * len(clean) >= 1 else f"; {len(clean)} models cannot show a share this low"
-    return f"{found} of {len(knowing)}{few}"
+    return f"{most} of {len(knowing)}{few}"

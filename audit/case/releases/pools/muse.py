@@ -59,7 +59,11 @@ class Muse(Pool):
             return None
         near = " ".join(part.casefold() for part in folder.resolve().parts[-3:])
         corpora = list(dict.fromkeys(_CORPUS.findall(near)))
-        return muse(corpora[0])._replace(asked=ASKED) if corpora else muse("news")._replace(name="MUSE", asked=ASKED)
+        return (
+            muse(corpora[0])._replace(prompting=ASKED)
+            if corpora
+            else muse("news")._replace(name="MUSE", prompting=ASKED)
+        )
 
     def clues(self, release: Release) -> Clues:
         """Base is the target model, the null the retrained one."""

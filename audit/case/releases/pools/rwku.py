@@ -38,5 +38,5 @@ class Rwku(Pool):
 
     def clues(self, release: Release) -> Clues:
         """The data; base is the model that was released before."""
-        named = any("rwku" in name.casefold() for name in (*release.names, *release.card.datasets))
-        return Clues("RWKU, by its name or card", benchmark=RWKU) if named else Clues()
+        of_rwku = any("rwku" in name.casefold() for name in (*release.names, *release.card.datasets))
+        return Clues("RWKU, by its name or card", benchmark=RWKU) if of_rwku else Clues()

@@ -51,11 +51,11 @@ class Tofu(Pool):
 
     def data(self, folder: Path, file: str) -> Benchmark | None:
         """TOFU by its files: the split that was named, else the largest that is there."""
-        there = [share for share in RETAINED if find_data((f"forget{share}_perturbed", f"forget{share}"), (folder,))]
-        named = _SPLIT.search(file)
-        share = named[1] if named else there[-1] if there else ""
-        others = ", ".join(f"forget{other}" for other in there if other != share)
-        if share not in there or not find_data(("retain_perturbed", f"retain{RETAINED[share]}"), (folder,)):
+        shares = [share for share in RETAINED if find_data((f"forget{share}_perturbed", f"forget{share}"), (folder,))]
+        stated = _SPLIT.search(file)
+        share = stated[1] if stated else shares[-1] if shares else ""
+        others = ", ".join(f"forget{other}" for other in shares if other != share)
+        if share not in shares or not find_data(("retain_perturbed", f"retain{RETAINED[share]}"), (folder,)):
             return None
         return tofu(share)._replace(also=f"name a file of {others} to take that split" if others else "")
 
