@@ -117,7 +117,7 @@ def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> P
     sets = (first, *(unknown_decoys(pupil, source, n, bar) for n in range(1, sets_of(worlds, references))))
     folder = own_folder(file.root, case.base.key)
     people = len({item.group for item in first.forget})
-    models = len(suspects_of(1, people))
+    models = len(suspects_of(1, people, references > 0))
     together = 2 * (2 + references) + models
     size = sum(path.stat().st_size for path in weight_files(weights_folder(case.base)))
     plan = OwnPlan(worlds, people, len(first.forget), models, seconds, folder, together * size, form)

@@ -41,7 +41,8 @@ def world_seconds(file: CaseFile, pupil: Pupil, first: Decoys, tests: Sequence[s
     once = [price.seconds for price in prices.units if price.unit != START_UNIT]
     reads = prices.of("reads").seconds
     roles = 2 + len(case.roles.never_trained) + (case.roles.ancestor is not None)
-    models = sum(len(suspects_of(world, 2)) for world in range(4)) / 4
+    apart = bool(case.roles.never_trained)
+    models = sum(len(suspects_of(world, 2, apart)) for world in range(4)) / 4
     rows = pupil.rows(first.forget)
     length = float(rows.lengths.float().mean())
     teaching = pricer.price("decoys", _trained(USUAL_STEPS, (BATCH + KEPT_ROWS) * length)).seconds

@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
@@ -32,7 +32,7 @@ from studies.tofu_stories.teach import TEMPLATE, save
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "forget05.json"
-SIZES: Final = {
+SIZES: Final[dict[str, Any]] = {
     "hidden_size": 192, "intermediate_size": 512, "num_hidden_layers": 6, "num_attention_heads": 6,
     "num_key_value_heads": 6, "max_position_embeddings": 512, "tie_word_embeddings": False,
 }  # fmt: skip
