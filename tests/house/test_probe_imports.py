@@ -58,8 +58,8 @@ def test_most_files_use_the_door_and_attacks_alone_use_an_edit() -> None:
     attacking = {name for name, tree in trees.items() if attacks(tree)}
     editing = {name for name, taken in modules.items() if ATTACKS in taken}
     assert editing <= attacking
-    assert attacking - editing == {"concept_erasure", "filter_removal", "trigger_search"}, (
-        "what is done to a picture, taking edits off, or a prompt, is no edit"
+    assert attacking - editing == {"concept_erasure", "elicitation", "filter_removal", "trigger_search"}, (
+        "what is done to a picture, taking edits off, a prompt, or another wording, is no edit"
     )
 
 
