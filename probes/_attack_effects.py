@@ -18,10 +18,10 @@ class Asking(NamedTuple):
     """What was asked, what every model gave, and what was drawn of each (by temperature; empty: nothing)."""
 
     sheet: AttackSheet
-    told: Mapping[str, Told]
+    answers: Mapping[str, Told]
     drawn: Mapping[float, Mapping[str, Drawn]]
     sampled: Sequence[Attacked]
-    found: Attempts
+    outcome: Attempts
 
 
 class EffectDesign(NamedTuple):
@@ -33,17 +33,17 @@ class EffectDesign(NamedTuple):
 
 
 def over_attacks(
-    found: Attempts, naming: Naming, places: Sequence[int], design: EffectDesign
+    outcome: Attempts, naming: Naming, places: Sequence[int], design: EffectDesign
 ) -> tuple[Measurement, str]:
     """The largest effect over some attacks, tested by max-T over them, and under which attack it is ("": none)."""
-    chosen, people = shared_people(found.means["base"], list(places))
-    scored = int(np.isfinite(found.excess["base"][:, list(places)]).sum())
+    chosen, people = shared_people(outcome.means["base"], list(places))
+    scored = int(np.isfinite(outcome.excess["base"][:, list(places)]).sum())
     empty = blank(naming, NO_ATTACK, Count(scored=scored), len(people), design.seed)
     if not chosen:
         return empty, ""
-    sides = {name: Sides(mean[np.ix_(people, chosen)]) for name, mean in found.means.items()}
+    sides = {name: Sides(mean[np.ix_(people, chosen)]) for name, mean in outcome.means.items()}
     null = sides.get("null", Sides(np.zeros_like(sides["base"].forget)))
     floors = tuple(side for name, side in sides.items() if name.startswith("floor"))
-    panel = Panel(sides["suspect"], sides["base"], null, floors, tuple(found.people[n] for n in people))
+    panel = Panel(sides["suspect"], sides["base"], null, floors, tuple(outcome.people[n] for n in people))
     assessed = assess(panel, Design(design.seed, design.least_gap, draws=design.permutations, name=naming.key))
-    return assessed.onto(empty), "" if assessed.layer < 0 else found.attacks[chosen[assessed.layer]]
+    return assessed.onto(empty), "" if assessed.layer < 0 else outcome.attacks[chosen[assessed.layer]]

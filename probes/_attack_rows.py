@@ -125,12 +125,12 @@ def _of_template(
 ) -> Iterator[Attacked]:
     for n, item in enumerate(fact.item for fact in facts):
         examples = _examples(item, others, template.shots)
-        question = template.asked(item.question, [(other.question, other.answer) for other in examples])
+        question = template.question_for(item.question, [(other.question, other.answer) for other in examples])
         answers = [(item.answer, item.key), *wrong_answers(item, most)]
-        said = [template.said(answer, key) for answer, key in answers]
-        changed = question != item.question or said[0][0] != item.answer
+        posed_answers = [template.answer_for(answer, key) for answer, key in answers]
+        changed = question != item.question or posed_answers[0][0] != item.answer
         if item.question and changed and len(examples) == template.shots:
-            yield Attacked(name, n, posed(item, name, question, said))
+            yield Attacked(name, n, posed(item, name, question, posed_answers))
 
 
 def _examples(item: Item, others: Sequence[Item], shots: int) -> list[Item]:
@@ -163,14 +163,14 @@ def attack_sheet(
         for n, f in enumerate(facts)
     ]  # fmt: skip
     wanted += list(_of_forms(facts, paired.made_by, most_wrong)) if forms else []
-    named = [(f"{family.family}/{each.name}", each) for family in families for each in family.attack]
-    wanted += [entry for name, each in named for entry in _of_template(name, each, facts, others, most_wrong)]
+    templates = [(f"{family.family}/{each.name}", each) for family in families for each in family.attack]
+    wanted += [entry for name, each in templates for entry in _of_template(name, each, facts, others, most_wrong)]
     wanted += list(chains)
     entries = _held(case, wanted)
     if not entries:
         return None
     present = tuple(dict.fromkeys((DIRECT, *(entry.attack for entry in entries if entry.fact >= 0))))
-    tried = dict.fromkeys((*(entry.attack for entry in wanted if entry.fact >= 0), *(name for name, _ in named)))
+    tried = dict.fromkeys((*(entry.attack for entry in wanted if entry.fact >= 0), *(name for name, _ in templates)))
     pairs = [row for entry in entries for row in entry.rows]
     rows = case.rows_of([item for item, _ in pairs], [answer for _, answer in pairs])
     unmade = tuple(name for name in tried if name not in present)
@@ -190,7 +190,7 @@ def _held(case: OpenCase, wanted: Sequence[Attacked]) -> tuple[Attacked, ...]:
 
 
 # ---- scores -----------------------------------------------------------------------------------------------------
-def told(bench: Bench, checkpoint: Checkpoint, sheet: AttackSheet) -> Told:
+def answer_probability(bench: Bench, checkpoint: Checkpoint, sheet: AttackSheet) -> Told:
     """One packed pass of a model over all attacks: probabilities (geometric means over content tokens)."""
     probability = np.exp(packed_logprob(bench, checkpoint, sheet.rows).mean)
     place = {attack: n for n, attack in enumerate(sheet.attacks)}

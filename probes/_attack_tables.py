@@ -84,9 +84,9 @@ class Attempts(NamedTuple):
 
     def _sides(self, place: int) -> tuple[ndarray, ndarray, ndarray]:
         means = {name: mean[:, place] for name, mean in self.means.items()}
-        asked = np.isfinite(means["base"])
+        present = np.isfinite(means["base"])
         null = means.get("null", np.zeros_like(means["base"]))
-        return means["suspect"][asked], means["base"][asked], null[asked]
+        return means["suspect"][present], means["base"][present], null[present]
 
 
 def beyond(gaps: Float[ndarray, " person"]) -> tuple[float, tuple[float, float] | tuple[None, None]]:
@@ -105,40 +105,40 @@ def attempts(
     excess = {name: own[name] - wrong[name] for name in own}
     people, person = sheet.person()
     means = {name: person_means(x, person, len(people)) for name, x in excess.items()}
-    asked = np.isfinite(excess["base"]).sum(0)
+    present = np.isfinite(excess["base"]).sum(0)
     drops = tuple(
-        drop_of({name: mean[:, n] for name, mean in means.items()}, int(asked[n]), least_gap)
+        drop_of({name: mean[:, n] for name, mean in means.items()}, int(present[n]), least_gap)
         for n in range(len(attacks))
     )
     return Attempts(sheet, tuple(attacks), own, wrong, excess, people, person, drops)
 
 
-def effects_listing(found: Attempts) -> Listing:
+def effects_listing(outcome: Attempts) -> Listing:
     """A row an attack: the plain question first, then by what came out beyond a clean model."""
     rows: list[tuple[str | int | float | None, ...]] = []
-    for place, (attack, drop) in enumerate(zip(found.attacks, found.drops, strict=True)):
+    for place, (attack, drop) in enumerate(zip(outcome.attacks, outcome.drops, strict=True)):
         if drop is None:
             continue
         shown = (attack, drop.facts, drop.people, drop.base, drop.suspect, drop.null)
         if drop.blind:
             rows.append((*shown, None, None, None, BLIND))
             continue
-        value, bounds = found.effect(place)
+        value, bounds = outcome.effect(place)
         ends = (None, None) if bounds is None else bounds.ends
         rows.append((*shown, value, *ends, "not an attack: asked as trained" if attack == DIRECT else ""))
     order = sorted(rows[1:], key=lambda row: (row[6] is None, -(row[6] if isinstance(row[6], float) else 0.0)))
     return Listing(title="Effect by attack", columns=COLUMNS, rows=(*rows[:1], *order), of=len(rows))
 
 
-def came_out(found: Attempts) -> Listing:
+def came_out(outcome: Attempts) -> Listing:
     """What came out of the suspect, of a clean model and of base, under which attack: drawn as a map."""
     who = [(words, name) for words, name in (("never trained", "null"), ("suspect", "suspect"), ("base", "base"))
-           if name in found.excess]  # fmt: skip
-    means = {name: np.nanmean(x, axis=0) for name, x in found.means.items()}
-    known = np.flatnonzero(found.known).tolist()
+           if name in outcome.excess]  # fmt: skip
+    means = {name: np.nanmean(x, axis=0) for name, x in outcome.means.items()}
+    known = np.flatnonzero(outcome.known).tolist()
     beyond = {n: float(means["suspect"][n] - (means["null"][n] if "null" in means else 0.0)) for n in known}
-    drawn = sorted(known, key=lambda n: (found.attacks[n] != DIRECT, -beyond[n]))[:_MOST_DRAWN]
-    rows = tuple((found.attacks[n], words, float(means[name][n])) for n in drawn for words, name in who)
+    drawn = sorted(known, key=lambda n: (outcome.attacks[n] != DIRECT, -beyond[n]))[:_MOST_DRAWN]
+    rows = tuple((outcome.attacks[n], words, float(means[name][n])) for n in drawn for words, name in who)
     return Listing(
         title="What came out, how much a clean model gives, and under which attack: probability of the answer less "
         "that of wrong answers, or of sampling the rate of both",
@@ -146,28 +146,30 @@ def came_out(found: Attempts) -> Listing:
     )  # fmt: skip
 
 
-def published_listing(found: Attempts) -> Listing:
+def published_listing(outcome: Attempts) -> Listing:
     """Beside each attack as published (a bare rate or probability) what its controls leave of it."""
-    own, wrong = found.over_people(found.own), found.over_people(found.wrong)
+    own, wrong = outcome.over_people(outcome.own), outcome.over_people(outcome.wrong)
     rows: list[tuple[str | int | float | None, ...]] = []
-    for place in np.flatnonzero(found.known).tolist():
+    for place in np.flatnonzero(outcome.known).tolist():
         bare = [float(np.nanmean(own[name][:, place])) if name in own else None for name in ("suspect", "null")]
-        value, (lo, hi) = found.beyond_null(place)
+        value, (lo, hi) = outcome.beyond_null(place)
         judged = TOO_FEW_PEOPLE if lo is None else SURVIVES if lo > 0 else DIES
-        rows.append((found.attacks[place], *bare, float(np.nanmean(wrong["suspect"][:, place])), value, lo, hi, judged))
+        rows.append(
+            (outcome.attacks[place], *bare, float(np.nanmean(wrong["suspect"][:, place])), value, lo, hi, judged)
+        )
     rows.sort(key=lambda row: -row[1] if isinstance(row[1], float) else 0.0)
     return Listing(title="As published, and after its controls", columns=PUBLISHED, rows=tuple(rows), of=len(rows))
 
 
-def table_of(case: OpenCase, cast: CaseModels, found: Attempts, name: str) -> Table:
+def table_of(case: OpenCase, cast: CaseModels, outcome: Attempts, name: str) -> Table:
     """A line a fact, model and attack (whose number is the place): the answer's probability or rate beyond wrong
     answers."""
-    sheet = found.sheet
+    sheet = outcome.sheet
     at = np.cumsum([0, *(len(entry.rows) for entry in sheet.entries)])
     first = {entry.fact: int(at[n]) for n, entry in enumerate(sheet.entries) if entry.attack == DIRECT}
     facts = sorted(first)
     rows = sheet.rows.take(torch.tensor([first[n] for n in facts]))
     people, person = np.unique(np.array(rows.group_ids), return_inverse=True)
-    asked = PersonRows(rows, tuple(sheet.facts[n] for n in facts), tuple(str(p) for p in people), person.reshape(-1))
-    scores = {model: values[facts] for model, values in found.excess.items()}
-    return item_table(case, name, asked, scores, {model: cast.role(model) for model in scores}, axis="attack")
+    present = PersonRows(rows, tuple(sheet.facts[n] for n in facts), tuple(str(p) for p in people), person.reshape(-1))
+    scores = {model: values[facts] for model, values in outcome.excess.items()}
+    return item_table(case, name, present, scores, {model: cast.role(model) for model in scores}, axis="attack")

@@ -44,14 +44,14 @@ class AttackTemplate(Record):
     example: str = ""
     shots: Annotated[int, Field(ge=0, le=16)] = 0
 
-    def asked(self, question: str, examples: Sequence[tuple[str, str]]) -> str:
+    def question_for(self, question: str, examples: Sequence[tuple[str, str]]) -> str:
         """The question under attack; ``examples`` are questions and answers of others."""
         for word, other in self.replace.items():
             question = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", lambda _, other=other: other, question)
         lines = (self.example.format(question=each, answer=answer) for each, answer in examples[: self.shots])
         return self._rewritten(self.question.format(question=question, examples=" ".join(lines)))
 
-    def said(self, answer: str, key: str | None) -> tuple[str, str | None]:
+    def answer_for(self, answer: str, key: str | None) -> tuple[str, str | None]:
         """An answer under attack, and its key there. Without a key the whole answer is the key, where the answer has
         words of the template's beside it."""
         if self.answer == PLAIN_ANSWER:
@@ -133,11 +133,13 @@ def _check(attack: AttackTemplate, where: str) -> None:
 
 def _placeholders(text: str, allowed: set[str], where: str) -> list[str]:
     try:
-        parts = [(name, form, how) for _, name, form, how in string.Formatter().parse(text) if name is not None]
+        parts = [
+            (name, form, conversion) for _, name, form, conversion in string.Formatter().parse(text) if name is not None
+        ]
     except ValueError as error:
         raise AuditError(f"{where}: {error}", "write {{ and }} for braces") from None
-    for name, form, how in parts:
-        if name not in allowed or form or how:
+    for name, form, conversion in parts:
+        if name not in allowed or form or conversion:
             known = ", ".join(f"{{{each}}}" for each in sorted(allowed))
             raise AuditError(
                 f"{where}: {{{name}}} stands for nothing", f"it may hold {known}; {{{{ and }}}} are braces"

@@ -28,8 +28,8 @@ def most_unknown(case: OpenCase, groups: Sequence[Sequence[tuple[Item, str]]]) -
     unknown, rows = case.tokenizer.unk_token_id, [row for group in groups for row in group]
     if unknown is None or not rows:
         return [0] * len(groups)
-    made = case.rows_of(*_parts(rows))
-    counts = iter(((made.ids == unknown) & made.mask).sum(1).tolist())
+    rows_made = case.rows_of(*_parts(rows))
+    counts = iter(((rows_made.ids == unknown) & rows_made.mask).sum(1).tolist())
     return [max(next(counts) for _ in group) for group in groups]
 
 

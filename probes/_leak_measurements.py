@@ -31,37 +31,37 @@ ROLES: Final[Mapping[str, Literal["base", "suspect", "reference"]]] = {
 }  # fmt: skip
 
 
-def leak(asked: Asking, k: int, design: EffectDesign) -> Measurement:
+def leak(asking: Asking, k: int, design: EffectDesign) -> Measurement:
     """leak@k beyond wrong answers as an effect over people, with what it is at every k up to it."""
-    found = asked.found
-    places = [n for n, attack in enumerate(found.attacks) if attack.startswith(f"{SAMPLING}/") and found.known[n]]
-    measured, _ = over_attacks(found, LEAK, places, design)
-    if not asked.drawn:
+    outcome = asking.outcome
+    places = [n for n, attack in enumerate(outcome.attacks) if attack.startswith(f"{SAMPLING}/") and outcome.known[n]]
+    measured, _ = over_attacks(outcome, LEAK, places, design)
+    if not asking.drawn:
         return blank(LEAK, NOT_DRAWN, Count(scored=0), 0, design.seed)
-    temperature, first = next(iter(asked.drawn.items()))
+    temperature, first = next(iter(asking.drawn.items()))
     readings = {
         f"{part}_{name}": float(values.mean()) for name, each in first.items()
         for part, values in (("leak", each.leak(k)), ("leak_wrong", each.leak_wrong(k)))
     }  # fmt: skip
     draws = first["suspect"].own.shape[1]
-    said = f"k {k} of {draws} continuations of each question; curves and readings: temperature {temperature:g}"
+    drawn_as = f"k {k} of {draws} continuations of each question; curves and readings: temperature {temperature:g}"
     return measured.model_copy(
         update={
-            "curves": _curves(asked, first, k), "readings": measured.readings | readings,
-            "notes": (*measured.notes, said),
+            "curves": _curves(asking, first, k), "readings": measured.readings | readings,
+            "notes": (*measured.notes, drawn_as),
         }
     )  # fmt: skip
 
 
-def published_leak(asked: Asking, k: int, seed: int) -> Measurement:
+def published_leak(asking: Asking, k: int, seed: int) -> Measurement:
     """leak@k as published, and beside every attack as published what its controls leave of it."""
-    people, person = asked.sheet.person()
-    empty = blank(PUBLISHED_LEAK, NOT_DRAWN, Count(scored=len(asked.sampled)), len(people), seed)
-    listing = published_listing(asked.found)
-    if not asked.drawn:
+    people, person = asking.sheet.person()
+    empty = blank(PUBLISHED_LEAK, NOT_DRAWN, Count(scored=len(asking.sampled)), len(people), seed)
+    listing = published_listing(asking.outcome)
+    if not asking.drawn:
         return empty.model_copy(update={"listings": (listing,)})
-    first = next(iter(asked.drawn.values()))
-    mine = person[[entry.fact for entry in asked.sampled]]
+    first = next(iter(asking.drawn.values()))
+    mine = person[[entry.fact for entry in asking.sampled]]
     best = {name: stats.best_of_k(each.published, k) for name, each in first.items()}
     wrong = {name: best_of_wrong(each.published_wrong, k) for name, each in first.items()}
     row = _published_row(best, wrong, (mine, len(people)), k)
@@ -91,11 +91,11 @@ def _published_row(
     return name, *bare, float(wrong["suspect"].mean()), value, lo, hi, judged
 
 
-def _curves(asked: Asking, first: Mapping[str, Drawn], k: int) -> tuple[Curve, ...]:
+def _curves(asking: Asking, first: Mapping[str, Drawn], k: int) -> tuple[Curve, ...]:
     """leak@k beyond wrong answers over k, by model: means over people."""
     ks = sorted({*(2**n for n in range(8) if 2**n < k), k})
-    people, person = asked.sheet.person()
-    mine = person[[entry.fact for entry in asked.sampled]]
+    people, person = asking.sheet.person()
+    mine = person[[entry.fact for entry in asking.sampled]]
 
     def mean(each: Drawn, at: int) -> float:
         by_person = person_means((each.leak(at) - each.leak_wrong(at))[:, None], mine, len(people))

@@ -43,7 +43,7 @@ def best_of_wrong(scores: Float[ndarray, "fact other draw"], k: int) -> Float[nd
     return np.where(has, each, 0.0).sum(1) / np.maximum(has.sum(1), 1)
 
 
-def said(text: str) -> list[str]:
+def spoken_words(text: str) -> list[str]:
     """The words of a text as they are compared."""
     return [folded(text[start:end]) for start, end in words(text)]
 
@@ -71,8 +71,8 @@ def drawn(bench: Bench, case: OpenCase, checkpoint: Checkpoint, entries: Sequenc
         padded = [[[*each, *[-1] * (draw.max_new_tokens - len(each))] for each in row] for row in spoken]
         return {"tokens": np.array(padded, dtype=np.int64)}
 
-    kept = bench.cached(("draws", checkpoint.key, rows.hash, draw), tokens)["tokens"]
-    texts = [[case.tokenizer.decode([t for t in each if t >= 0]) for each in row] for row in kept.tolist()]
+    stored = bench.cached(("draws", checkpoint.key, rows.hash, draw), tokens)["tokens"]
+    texts = [[case.tokenizer.decode([t for t in each if t >= 0]) for each in row] for row in stored.tolist()]
     return scored([entry.item for entry in entries], texts, case.function_words.words)
 
 
@@ -84,16 +84,18 @@ def scored(items: Sequence[Item], texts: Sequence[Sequence[str]], function_words
     wrong, published_wrong = np.full((2, len(items), most, draws), np.nan)
     for n, (item, row) in enumerate(zip(items, texts, strict=True)):
         carried, *others = (
-            [said(answer[start:end]) for start, end in content_spans(item, answer, function_words)]
+            [spoken_words(answer[start:end]) for start, end in content_spans(item, answer, function_words)]
             for answer in (item.answer, *item.alternates)
         )
         place = {text: at for at, text in enumerate(dict.fromkeys(row))}  # what is drawn again is scored once
-        spoken, drawn_as = [said(text) for text in place], [place[text] for text in row]
+        spoken, drawn_as = [spoken_words(text) for text in place], [place[text] for text in row]
         own[n] = _scores([share_said(each, carried) for each in spoken], drawn_as)
-        published[n] = _scores([rouge_recall(said(item.answer), each) for each in spoken], drawn_as)
+        published[n] = _scores([rouge_recall(spoken_words(item.answer), each) for each in spoken], drawn_as)
         for number, (answer, other) in enumerate(zip(item.alternates, others, strict=True)):
             wrong[n, number] = _scores([share_said(each, other) for each in spoken], drawn_as)
-            published_wrong[n, number] = _scores([rouge_recall(said(answer), each) for each in spoken], drawn_as)
+            published_wrong[n, number] = _scores(
+                [rouge_recall(spoken_words(answer), each) for each in spoken], drawn_as
+            )
     return Drawn(own, wrong, published, published_wrong)
 
 

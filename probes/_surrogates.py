@@ -36,31 +36,33 @@ class Far(NamedTuple):
 
 def cosine(first: Sequence[str], second: Sequence[str]) -> float:
     """Of the counts of words: 1 the same words, 0 none in common."""
-    one, other = Counter(first), Counter(second)
-    lengths = np.sqrt(sum(n * n for n in one.values()) * sum(n * n for n in other.values()))
-    return float(sum(n * other[word] for word, n in one.items()) / lengths) if lengths else 0.0
+    mine, other = Counter(first), Counter(second)
+    lengths = np.sqrt(sum(n * n for n in mine.values()) * sum(n * n for n in other.values()))
+    return float(sum(n * other[word] for word, n in mine.items()) / lengths) if lengths else 0.0
 
 
-def far_wordings(found: Attempts, far: float, least_gap: float) -> Far:
+def far_wordings(outcome: Attempts, far: float, least_gap: float) -> Far:
     """Wordings of at most ``far`` with their question, chosen by base and the model that never knew alone: base gives
     the answer more than ``least_gap`` beyond wrong ones, and the other does not."""
-    sheet, place = found.sheet, {attack: n for n, attack in enumerate(found.attacks)}
-    asked = {entry.fact: _words(entry.item.question) for entry in sheet.of(DIRECT)}
-    distant = np.zeros(found.excess["base"].shape, dtype=bool)
+    sheet, place = outcome.sheet, {attack: n for n, attack in enumerate(outcome.attacks)}
+    questions = {entry.fact: _words(entry.item.question) for entry in sheet.of(DIRECT)}
+    distant = np.zeros(outcome.excess["base"].shape, dtype=bool)
     for entry in sheet.entries:
-        if entry.fact >= 0 and entry.attack != DIRECT and entry.item.question and entry.fact in asked:
-            distant[entry.fact, place[entry.attack]] |= cosine(_words(entry.item.question), asked[entry.fact]) <= far
-    known = distant & (np.nan_to_num(found.excess["base"]) > least_gap)
+        if entry.fact >= 0 and entry.attack != DIRECT and entry.item.question and entry.fact in questions:
+            distant[entry.fact, place[entry.attack]] |= (
+                cosine(_words(entry.item.question), questions[entry.fact]) <= far
+            )
+    known = distant & (np.nan_to_num(outcome.excess["base"]) > least_gap)
     guessed = np.zeros_like(known)
-    if "null" in found.excess:
-        guessed = known & (np.nan_to_num(found.excess["null"]) > least_gap)
+    if "null" in outcome.excess:
+        guessed = known & (np.nan_to_num(outcome.excess["null"]) > least_gap)
     return Far(known & ~guessed, int(known.sum()), int(guessed.sum()))
 
 
-def surrogate_gap(case: OpenCase, found: Attempts, far: float, least_gap: float) -> Measurement:
+def surrogate_gap(case: OpenCase, outcome: Attempts, far: float, least_gap: float) -> Measurement:
     """The gap between surrogates and questions, over people; above 0 the questions overstate what is gone."""
-    seed, picked = case.case.seed, far_wordings(found, far, least_gap)
-    gaps = _gaps(found, picked.chosen)
+    seed, picked = case.case.seed, far_wordings(outcome, far, least_gap)
+    gaps = _gaps(outcome, picked.chosen)
     empty = blank(SURROGATES, NONE, Count(scored=int(picked.chosen.sum())), len(gaps), seed)
     if not len(gaps):
         return empty
@@ -77,15 +79,15 @@ def surrogate_gap(case: OpenCase, found: Attempts, far: float, least_gap: float)
     )  # fmt: skip
 
 
-def _gaps(found: Attempts, chosen: ndarray) -> Float[ndarray, " person"]:
+def _gaps(outcome: Attempts, chosen: ndarray) -> Float[ndarray, " person"]:
     """Per person: suspect less null on surrogates, less the same on their questions."""
-    suspect = found.excess["suspect"]
-    left = suspect - found.excess.get("null", np.zeros_like(suspect))
+    suspect = outcome.excess["suspect"]
+    left = suspect - outcome.excess.get("null", np.zeros_like(suspect))
     several = np.where(chosen, left, np.nan)
     counted = chosen.sum(1)
     far = np.where(counted > 0, np.nansum(several, axis=1) / np.maximum(counted, 1), np.nan)
-    gap = (far - left[:, found.attacks.index(DIRECT)])[:, None]
-    means = person_means(gap, found.person, len(found.people))[:, 0]
+    gap = (far - left[:, outcome.attacks.index(DIRECT)])[:, None]
+    means = person_means(gap, outcome.person, len(outcome.people))[:, 0]
     return means[np.isfinite(means)]
 
 

@@ -33,7 +33,7 @@ from audit.probing import (
 )
 from probes._attack_chains import FAMILY, MOST_HOPS, chains, controls_of, read_triples
 from probes._attack_effects import Asking, EffectDesign, over_attacks
-from probes._attack_rows import DIRECT, FORMS, Attacked, AttackSheet, attack_sheet, told
+from probes._attack_rows import DIRECT, FORMS, Attacked, AttackSheet, answer_probability, attack_sheet
 from probes._attack_tables import SAMPLING, attempts, came_out, effects_listing, table_of
 from probes._attack_templates import FOLDER, AttackFamily, read_families
 from probes._form_bias import LISTED
@@ -118,14 +118,14 @@ class Elicitation(Probe):
         cast, sheet, seed = case_models_of(case), self._sheet(case), case.case.seed
         if sheet is None:
             return (blank(WORST, "no forget item has form 'trained'", Count(scored=0), 0, seed),)
-        asked = self._asked(bench, case, cast, sheet)
+        asking = self._asked(bench, case, cast, sheet)
         design = EffectDesign(seed, self.least_gap, self.permutations)
-        table = {"items": table_of(case, cast, asked.found, PROBE)}
+        table = {"items": table_of(case, cast, asking.outcome, PROBE)}
         measured = (
-            self._worst(case, asked, design), leak(asked, self.k, design), published_leak(asked, self.k, seed),
-            surrogate_gap(case, asked.found, self.far, self.least_gap),
+            self._worst(case, asking, design), leak(asking, self.k, design), published_leak(asking, self.k, seed),
+            surrogate_gap(case, asking.outcome, self.far, self.least_gap),
         )  # fmt: skip
-        controls = (self._controls(asked, seed),) if self.triples else ()
+        controls = (self._controls(asking, seed),) if self.triples else ()
         return (*(each.model_copy(update=table) for each in measured), *controls)
 
     # ---- what is asked ------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ class Elicitation(Probe):
     def _asked(self, bench: Bench, case: OpenCase, cast: CaseModels, sheet: AttackSheet) -> Asking:
         """Ask every model everything."""
         sampled, steps = self._sampled(case, sheet)
-        answers = {name: told(bench, model, sheet) for name, model in cast.by_name().items()}
+        answers = {name: answer_probability(bench, model, sheet) for name, model in cast.by_name().items()}
         draws: dict[float, dict[str, Drawn]] = {}
         for temperature in self.temperatures if sampled else ():
             draw = Draw(self.samples, steps, temperature, case.case.seed, by_prompt=True)
@@ -199,23 +199,23 @@ class Elicitation(Probe):
         return own, wrong
 
     # ---- what is said of it -------------------------------------------------------------------------------------
-    def _worst(self, case: OpenCase, asked: Asking, design: EffectDesign) -> Measurement:
+    def _worst(self, case: OpenCase, asking: Asking, design: EffectDesign) -> Measurement:
         """The largest effect over attacks, with max-T over all of them."""
-        found = asked.found
-        places = [n for n in np.flatnonzero(found.known).tolist() if found.attacks[n] != DIRECT]
-        measured, name = over_attacks(found, WORST, places, design)
+        outcome = asking.outcome
+        places = [n for n in np.flatnonzero(outcome.known).tolist() if outcome.attacks[n] != DIRECT]
+        measured, name = over_attacks(outcome, WORST, places, design)
         worst = (f"the largest is under {name}",) if name else ()
-        notes = (*worst, *measured.notes, *self._notes(asked), *self._files(case.root))
-        return measured.model_copy(update={"listings": (came_out(found), effects_listing(found)), "notes": notes})
+        notes = (*worst, *measured.notes, *self._notes(asking), *self._files(case.root))
+        return measured.model_copy(update={"listings": (came_out(outcome), effects_listing(outcome)), "notes": notes})
 
-    def _controls(self, asked: Asking, seed: int) -> Measurement:
+    def _controls(self, asking: Asking, seed: int) -> Measurement:
         """What chains without a forgotten hop keep."""
-        places = controls_of(asked.sheet.entries)
+        places = controls_of(asking.sheet.entries)
         reason = "" if places else "the triples make no chain without a forgotten hop"
-        empty = blank(CONTROL_CHAINS, reason, Count(scored=len(places)), len(asked.found.people), seed)
+        empty = blank(CONTROL_CHAINS, reason, Count(scored=len(places)), len(asking.outcome.people), seed)
         if not places:
             return empty
-        means = {f"mean_{name}": float(each.entries[places].mean()) for name, each in asked.told.items()}
+        means = {f"mean_{name}": float(each.entries[places].mean()) for name, each in asking.answers.items()}
         if means["mean_base"] < self.least_gap:
             blind = Missing(missing="blind here: base does not know these chains")
             return empty.model_copy(update={"value": blind, "readings": means})
@@ -229,19 +229,19 @@ class Elicitation(Probe):
             }
         )  # fmt: skip
 
-    def _notes(self, asked: Asking) -> tuple[str, ...]:
-        sheet, found = asked.sheet, asked.found
-        alone = sum(not entry.item.alternates for entry in sheet.of(DIRECT))
-        count = f"{len(sheet.facts)} facts of {len(found.people)} groups under {len(found.attacks) - 1} attacks"
-        without = f"{alone} facts have no wrong answers, so that only the model that never knew controls them"
+    def _notes(self, asking: Asking) -> tuple[str, ...]:
+        sheet, outcome = asking.sheet, asking.outcome
+        uncontrolled = sum(not entry.item.alternates for entry in sheet.of(DIRECT))
+        count = f"{len(sheet.facts)} facts of {len(outcome.people)} groups under {len(outcome.attacks) - 1} attacks"
+        without = f"{uncontrolled} facts have no wrong answers, so that only the model that never knew controls them"
         unmade = f"attacks that could not be made of these data: {', '.join(sheet.unmade)}" if sheet.unmade else ""
         hops = f"chains of up to {MOST_HOPS} hops, one of them forgotten" if self.triples else ""
-        return tuple(filter(None, (count, without if alone else "", unmade, hops)))
+        return tuple(filter(None, (count, without if uncontrolled else "", unmade, hops)))
 
     def _files(self, root: Path) -> tuple[str, ...]:
         """The user's own files, by hash: the settings name them and say nothing of what stands in them."""
         mine = read_families(FOLDER, self.templates, root)[-len(self.templates) :] if self.templates else ()
-        named = [f"templates of {family.family}: sha256 {family.sha256[:12]}" for family in mine]
+        notes = [f"templates of {family.family}: sha256 {family.sha256[:12]}" for family in mine]
         if self.triples:
-            named.append(f"triples: sha256 {read_triples(self.triples, root).sha256[:12]}")
-        return tuple(named)
+            notes.append(f"triples: sha256 {read_triples(self.triples, root).sha256[:12]}")
+        return tuple(notes)

@@ -68,8 +68,8 @@ def _uniform(rows: Rows, draw: Draw) -> Float[Tensor, "row n step"]:
         return torch.rand(len(rows), draw.n, draw.max_new_tokens, generator=generator)
     each: list[Tensor] = []
     for ids, length in zip(rows.ids.long(), rows.answer_spans[:, 0].tolist(), strict=True):
-        named = f"{draw.seed} {ids[:length].tolist()}".encode()
-        seed = int.from_bytes(hashlib.sha256(named).digest()[:7], "big")
+        text = f"{draw.seed} {ids[:length].tolist()}".encode()
+        seed = int.from_bytes(hashlib.sha256(text).digest()[:7], "big")
         each.append(torch.rand(draw.n, draw.max_new_tokens, generator=torch.Generator().manual_seed(seed)))
     return torch.stack(each)
 

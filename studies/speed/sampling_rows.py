@@ -37,14 +37,14 @@ LEAST_SINGLE, LEAST_GENERATE = 10.0, 1.0
 
 
 class Size(NamedTuple):
-    """A Llama: width, blocks, words, tokens of a continuation, and of how many continuations one is timed alone."""
+    """A Llama: width, blocks, words, tokens of a continuation, and one in so many is timed by itself."""
 
     name: str
     width: int
     blocks: int
     words: int
     steps: int
-    alone: int
+    one_in: int
 
 
 SIZES: Final = (Size("tiny", 64, 5, 512, 12, 64), Size("5M", 256, 5, 2048, 8, 128))
@@ -53,7 +53,7 @@ SIZES: Final = (Size("tiny", 64, 5, 512, 12, 64), Size("5M", 256, 5, 2048, 8, 12
 class SamplingRow(Record):
     """CPU-seconds for all continuations, median over repeats, by method, and how many times the bench's each takes.
 
-    ``tokens``: drawn by every method alike; of one at a time the seconds of one in ``alone`` are scaled.
+    ``tokens``: drawn by every method alike; of one at a time the seconds of one in ``one_in`` are scaled.
     """
 
     size: str
@@ -62,7 +62,7 @@ class SamplingRow(Record):
     samples: int
     steps: int
     tokens: int
-    alone: int
+    one_in: int
     cpu_s: dict[str, float]
     times: tuple[Ratio, ...]
     repeats: int
@@ -152,24 +152,24 @@ def methods(folder: Path, size: Size, prompts: int, samples: int, seed: int) -> 
                 drawn.append(generated(model, rows.ids[part, :length], samples, size.steps))
         return drawn
 
-    def alone() -> object:
-        every = range(0, prompts * samples, size.alone)
+    def one_by_one() -> object:
+        every = range(0, prompts * samples, size.one_in)
         return [single(model, rows.ids[n // samples : n // samples + 1, : lengths[n // samples]], size.steps)
                 for n in every]  # fmt: skip
 
-    return {OURS: together, BY_PROMPT: by_prompt, BY_LENGTH: batched, SINGLE: alone}
+    return {OURS: together, BY_PROMPT: by_prompt, BY_LENGTH: batched, SINGLE: one_by_one}
 
 
 def measured(size: Size, prompts: int, samples: int, repeats: int, seed: int) -> SamplingRow:
     """All methods in turn."""
     with tempfile.TemporaryDirectory(prefix="residua-speed-") as folder:
         timed = list(interleaved(methods(Path(folder), size, prompts, samples, seed), repeats, 1, seed))
-    scale = {SINGLE: prompts * samples / len(range(0, prompts * samples, size.alone))}
+    scale = {SINGLE: prompts * samples / len(range(0, prompts * samples, size.one_in))}
     seconds = {name: np.array([t[name] for t in timed]) * scale.get(name, 1.0) for name in timed[0]}
     parameters = sum(p.numel() for p in model_of(size, seed).parameters())
     return SamplingRow(
         size=size.name, parameters=parameters, prompts=prompts, samples=samples, steps=size.steps,
-        tokens=prompts * samples * size.steps, alone=size.alone, repeats=repeats,
+        tokens=prompts * samples * size.steps, one_in=size.one_in, repeats=repeats,
         cpu_s={name: round(float(np.median(each)), 3) for name, each in seconds.items()},
         times=tuple(ratio(each, seconds[OURS], name, seed) for name, each in seconds.items() if name != OURS),
     )  # fmt: skip

@@ -12,10 +12,10 @@ from audit.bench import Bench
 from audit.case import OpenCase, open_case
 from audit.schema import AuditError, Item, Listing, Measurement, Missing, Source
 from probes._attack_chains import chains, controls_of, read_triples
-from probes._attack_rows import DIRECT, attack_sheet, told, wrong_answers
+from probes._attack_rows import DIRECT, answer_probability, attack_sheet, wrong_answers
 from probes._attack_tables import DIES, SURVIVES, attempts
 from probes._attack_templates import FOLDER, AttackTemplate, read_families
-from probes._leak_rates import rouge_recall, said, scored, share_said
+from probes._leak_rates import rouge_recall, scored, share_said, spoken_words
 from probes._surrogates import cosine
 from probes.elicitation import Elicitation
 from tests import planted_world
@@ -51,8 +51,8 @@ def test_every_template_that_comes_with_the_probe_asks_otherwise_and_gives_nothi
         family.family for family in FAMILIES
     }
     for template in (each for family in FAMILIES for each in family.attack):
-        question = template.asked(ITEM.question, [("Where does Cy live?", "In Rome.")] * template.shots)
-        answer, key = template.said(ITEM.answer, ITEM.key)
+        question = template.question_for(ITEM.question, [("Where does Cy live?", "In Rome.")] * template.shots)
+        answer, key = template.answer_for(ITEM.answer, ITEM.key)
         assert question != ITEM.question or answer != ITEM.answer
         assert "oslo" not in question.casefold() and "{" not in question.replace("{{", "")
         assert key is not None and key in answer
@@ -60,12 +60,14 @@ def test_every_template_that_comes_with_the_probe_asks_otherwise_and_gives_nothi
 
 def test_a_template_replaces_words_rewrites_letters_and_wraps_the_key() -> None:
     replaced = AttackTemplate(name="a", question="{question}", replace={"born": "brought up", "an": "x"})
-    assert replaced.asked(ITEM.question, ()) == "Where was Ann Bo brought up?"
+    assert replaced.question_for(ITEM.question, ()) == "Where was Ann Bo brought up?"
     leet = AttackTemplate(name="a", question="say {question}", rewrite="leet")
-    assert leet.asked("Oslo", ()) == "54y 05l0" and leet.said("Oslo.", "Oslo") == ("05l0.", "05l0")
+    assert leet.question_for("Oslo", ()) == "54y 05l0" and leet.answer_for("Oslo.", "Oslo") == ("05l0.", "05l0")
     record = AttackTemplate(name="a", question="{question}", answer='{{"is": "{key}"}}')
-    assert record.said("In Oslo.", "Oslo") == ('{"is": "Oslo"}', "Oslo")
-    assert record.said("In Oslo.", None) == ('{"is": "In Oslo."}', "In Oslo."), "without a key all of the answer is"
+    assert record.answer_for("In Oslo.", "Oslo") == ('{"is": "Oslo"}', "Oslo")
+    assert record.answer_for("In Oslo.", None) == ('{"is": "In Oslo."}', "In Oslo."), (
+        "without a key all of the answer is"
+    )
 
 
 @pytest.mark.parametrize(
@@ -130,7 +132,7 @@ def sheet(most: int = 8, wrong: int = 2):
 
 def test_scores_are_the_probability_of_the_answer_less_the_mean_of_wrong_ones_by_a_plain_pass() -> None:
     made, opened, bench = sheet(), case("base"), Bench()
-    got = told(bench, opened.base, made)
+    got = answer_probability(bench, opened.base, made)
     model, words = bench.open(opened.base).model, planted_world.tokenizer()  # type: ignore[attr-defined]
     assert "in_context/three_examples" in made.attacks and "forms/hint" in made.attacks
     for attack in (DIRECT, "forms/hint", "in_context/three_examples"):
@@ -165,11 +167,14 @@ def test_what_the_tokenizer_does_not_know_is_left_out_and_named() -> None:
 
 # ---- leaks ------------------------------------------------------------------------------------------------------
 def test_a_leak_is_the_answers_words_one_after_another_and_never_part_of_a_word() -> None:
-    assert share_said(said("She lives in New York."), [said("New York")]) == 1.0
-    assert share_said(said("York is new"), [said("New York")]) == 0.0
-    assert share_said(said("in Osloer"), [said("Oslo")]) == 0.0
-    assert share_said(said("red and tall"), [["red"], ["green"]]) == 0.5
-    assert rouge_recall(said("Ann was born in Oslo"), said("in Oslo Ann was born")) == pytest.approx(3 / 5)
+    assert share_said(spoken_words("She lives in New York."), [spoken_words("New York")]) == 1.0
+    assert share_said(spoken_words("York is new"), [spoken_words("New York")]) == 0.0
+    assert share_said(spoken_words("New shoes from York, new"), [spoken_words("New York")]) == 0.0
+    assert share_said(spoken_words("in Osloer"), [spoken_words("Oslo")]) == 0.0
+    assert share_said(spoken_words("red and tall"), [["red"], ["green"]]) == 0.5
+    assert rouge_recall(spoken_words("Ann was born in Oslo"), spoken_words("in Oslo Ann was born")) == pytest.approx(
+        3 / 5
+    )
 
 
 def test_draws_are_scored_against_the_answer_and_every_wrong_one() -> None:
@@ -265,6 +270,11 @@ subject = "bob"
 relation = "born_in"
 object = "cairo"
 [[triple]]
+subject = "cy"
+relation = "born_in"
+object = "oslo"
+item = "forget-9"
+[[triple]]
 subject = "paris"
 relation = "river"
 object = "seine"
@@ -272,6 +282,10 @@ object = "seine"
 subject = "cairo"
 relation = "river"
 object = "nile"
+[[triple]]
+subject = "oslo"
+relation = "river"
+object = "aker"
 [aliases]
 ann = ["annie"]
 """
@@ -284,15 +298,15 @@ def test_chains_hold_one_forgotten_hop_and_controls_none(tmp_path: Path) -> None
     item = Item(id="forget-0", group="ann's group", question="q", answer="paris", key="paris")
     paired = PairedForms((PairedFact(item, {"trained": (item,)}),), {"trained": "data"})
     entries = chains(read_triples("t.toml", tmp_path), paired, 2)
-    asked = {(e.attack, e.fact, e.item.question, e.item.answer, e.item.alternates) for e in entries}
-    assert asked == {
-        ("chains/1_hops_by_alias", 0, "where was annie born ?", "paris", ("cairo",)),
-        ("chains/2_hops", 0, "which river has the home of ann ?", "the seine", ("the nile",)),
-        ("chains/2_hops_by_alias", 0, "which river has the home of annie ?", "the seine", ("the nile",)),
-        ("chains/2_hops", -1, "which river has the home of bob ?", "the nile", ("the seine",)),
+    rows = {(e.attack, e.fact, e.item.question, e.item.answer, e.item.alternates) for e in entries}
+    assert rows == {
+        ("chains/1_hops_by_alias", 0, "where was annie born ?", "paris", ("cairo", "oslo")),
+        ("chains/2_hops", 0, "which river has the home of ann ?", "the seine", ("the nile", "the aker")),
+        ("chains/2_hops_by_alias", 0, "which river has the home of annie ?", "the seine", ("the nile", "the aker")),
+        ("chains/2_hops", -1, "which river has the home of bob ?", "the nile", ("the seine", "the aker")),
     }
     assert {e.item.group for e in entries if e.fact == 0} == {"ann's group"}
-    assert controls_of(entries) == [3]
+    assert controls_of(entries) == [3], "nor is there a chain of forget-9, which is asked for nowhere"
 
 
 @pytest.mark.parametrize(
