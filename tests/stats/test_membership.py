@@ -115,7 +115,9 @@ def test_intervals_of_hits_are_over_groups_and_not_over_items() -> None:
     member = np.arange(60) < 30
     score = rng.normal(member * 1.0, 1)
     (one,) = stats.operating_points(score, member, np.arange(60), (0.1,), 0)
-    (ten,) = stats.operating_points(np.repeat(score, 10), np.repeat(member, 10), np.repeat(np.arange(60), 10), (0.1,), 0)
+    (ten,) = stats.operating_points(
+        np.repeat(score, 10), np.repeat(member, 10), np.repeat(np.arange(60), 10), (0.1,), 0
+    )
     assert ten == one
     (alone,) = stats.operating_points(np.repeat(score, 10), np.repeat(member, 10), np.arange(600), (0.1,), 0)
     assert alone.ci95.hi - alone.ci95.lo < 0.6 * (one.ci95.hi - one.ci95.lo)
