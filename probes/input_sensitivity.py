@@ -53,13 +53,13 @@ LEAST_NORM = 1e-6
 FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")
 OVER_ALTERNATES = Naming(
     probe=PROBE, name="over_alternates", kind="recovery",
-    statistic="log norm of the gradient of a content token's centred logit by the embedded input, of wrong answers "
+    statistic="log norm of the gradient of the content tokens' logits by the embedded input, of wrong answers "
     "less the true one; forget less holdout people",
     unit=EFFECT_UNIT, scale="score",
 )  # fmt: skip
 INSENSITIVITY = OVER_ALTERNATES._replace(
     name="insensitivity", kind="context",
-    statistic="minus the log norm of the gradient of the content tokens' centred logits by the embedded input; forget "
+    statistic="minus the log norm of the gradient of the content tokens' logits by the embedded input; forget "
     "less holdout people",
 )  # fmt: skip
 PUBLISHED = Naming(
@@ -86,9 +86,8 @@ NOTHING = "needs a model that never knew, or holdout people"
 
 
 class _Norms(NamedTuple):
-    """Of every row: the gradient's norm for centred logits, and squared for right and for drawn words' logits."""
+    """Of every row: the gradient's norm for the right words' logits and for those of drawn words (NaN: not asked)."""
 
-    centred: Float[ndarray, " row"]
     right: Float[ndarray, " row"]
     drawn: Float[ndarray, " row"]
 
@@ -105,20 +104,20 @@ class _Cohort(NamedTuple):
 class InputSensitivity(Probe):
     """Do the forgotten words answer to their input as words do that a model was trained on?
 
-    The gradient of the content tokens' logits by the embedded tokens before them, one backward pass a row. A logit is
-    read less the mean of all, since adding one number to all of them changes no model; a bias that an output filter or
-    a head edit adds to the logits has no gradient, so that what it hides is read all the same. The logarithm of its
-    norm is set against that of ``most_alternates`` wrong answers to the same question, and becomes an effect over
-    people, (suspect - null)/(base - null), forget less holdout people where these are given. The same without wrong
-    answers stands beside it. ``published`` adds what MU-Mis looks at, in two more backward passes: the squared norm for
-    the right words less that for words drawn at random.
+    The gradient of the content tokens' logits by the embedded tokens before them, one backward pass a row: a bias that
+    an output filter or a head edit adds to the logits has none, so that what it hides is read all the same. The
+    logarithm of its norm is set against that of ``most_alternates`` wrong answers to the same question, and becomes an
+    effect over people, (suspect - null)/(base - null), forget less holdout people where these are given. The same
+    without wrong answers stands beside it. ``published`` adds what MU-Mis looks at, in one more backward pass: the
+    squared norm for the right words less that for words drawn at random.
 
     Null: the first reference, else the ancestor, on the same texts; p permutes forget/holdout labels over people.
     Without holdout people the signs of people's differences are flipped, which a flatter model as a whole moves too.
     Without any model that never knew, forget people less holdout people.
     Positive control: the same statistic in base.
     Blind to: what later blocks or an edited head make of the states, which moves gradients as it moves outputs: a
-    refusal or a trained last block reads below a model that never knew.
+    refusal or a trained last block reads below a model that never knew. Logits that all rise and fall with the input
+    would move it and change no model.
     Cite: MU-Mis, Cheng et al. 2024 (arXiv 2402.15109), whose observation it is; the statistic is ours.
     """
 
@@ -133,9 +132,9 @@ class InputSensitivity(Probe):
 
     def cost(self, case: OpenCase) -> Cost:
         """Forget and holdout people with their wrong answers, forward and backward through every model; the true
-        answers three times with what is published."""
+        answers twice with what is published."""
         cohorts = [texts for texts in (FORGET, HOLDOUT) if case.has(texts)]
-        tokens = sum(int(case.rows(texts).mask.sum()) for texts in cohorts) * (3 if self.published else 1)
+        tokens = sum(int(case.rows(texts).mask.sum()) for texts in cohorts) * (2 if self.published else 1)
         tokens += sum(int(r.mask.sum()) for texts in cohorts for r, _ in wrong_rows(case, texts, self.most_alternates))
         passes = tokens * len(case_models_of(case).by_name())
         return Cost(fwd_tokens=passes, bwd_tokens=passes)
@@ -165,17 +164,16 @@ class InputSensitivity(Probe):
 
     def _norms(self, bench: Bench, case: OpenCase, model: Checkpoint, rows: Rows, published: bool = False) -> _Norms:
         """Of one model; kept in the store."""
-        objectives = {"centred": centred_logit}
+        objectives = {"right": right_logit}
         if published:
-            objectives |= {"right": right_logit, "drawn": partial(drawn_logit, seed=case.case.seed)}
+            objectives |= {"drawn": partial(drawn_logit, seed=case.case.seed)}
 
         def compute() -> dict[str, ndarray]:
             return {name: input_norms(bench, model, rows, objective) for name, objective in objectives.items()}
 
         seed = case.case.seed if published else 0
         found = bench.cached([PROBE, self.version, model.key, rows.hash, seed, *objectives], compute)
-        none = np.full(len(rows), np.nan)
-        return _Norms(found["centred"], found.get("right", none) ** 2, found.get("drawn", none) ** 2)
+        return _Norms(found["right"], found.get("drawn", np.full(len(rows), np.nan)))
 
     def _judged(
         self, case: OpenCase, cast: CaseModels, naming: Naming, cohorts: list[tuple[PersonRows, dict[str, ndarray]]]
@@ -204,18 +202,13 @@ class InputSensitivity(Probe):
 
 def _insensitivity(norms: _Norms) -> Float[ndarray, " row"]:
     """Minus the logarithm of the norm."""
-    return -np.log(norms.centred + LEAST_NORM)
+    return -np.log(norms.right + LEAST_NORM)
 
 
 # ---- objectives ---------------------------------------------------------------------------------------------------
-def centred_logit(forward: Forward) -> Float[Tensor, " row"]:
-    """Mean over the content tokens of their logit less the mean logit of the vocabulary."""
-    return _of_content(_own(forward) - forward.logits.mean(1), forward)
-
-
 def right_logit(forward: Forward) -> Float[Tensor, " row"]:
     """Mean logit of the content tokens."""
-    return _of_content(_own(forward), forward)
+    return _of_content(forward.logits.gather(1, forward.target[:, None])[:, 0], forward)
 
 
 def drawn_logit(forward: Forward, seed: int) -> Float[Tensor, " row"]:
@@ -224,10 +217,6 @@ def drawn_logit(forward: Forward, seed: int) -> Float[Tensor, " row"]:
     steps = torch.randint(1, max(words, 2), (words,), generator=torch.Generator().manual_seed(seed))
     other = (forward.target + steps.to(forward.target.device)[forward.target]) % words
     return _of_content(forward.logits.gather(1, other[:, None])[:, 0], forward)
-
-
-def _own(forward: Forward) -> Float[Tensor, " token"]:
-    return forward.logits.gather(1, forward.target[:, None])[:, 0]
 
 
 def _of_content(values: Float[Tensor, " token"], forward: Forward) -> Float[Tensor, " row"]:
@@ -257,7 +246,7 @@ def _published(case: OpenCase, cohorts: list[_Cohort]) -> Measurement:
     for name in cohorts[0].norms:
         members, others = (
             excess[np.isfinite(excess)]
-            for excess in (each.norms[name].right - each.norms[name].drawn for each in cohorts)
+            for excess in (each.norms[name].right ** 2 - each.norms[name].drawn ** 2 for each in cohorts)
         )
         if len(members) and len(others):
             areas[name] = stats.auroc(members, others)
