@@ -24,11 +24,13 @@ _TRIED = 2
 
 
 class LowRankForm(NamedTuple):
-    """Rank and alpha of every adapter, and the first block that has any (counted from 0)."""
+    """Rank and alpha of every adapter, and the first block that has any (counted from 0). ``ratio``: the rate of B over
+    that of A (LoRA+, Hayou et al. 2024, arXiv 2402.12354); a recipe states B's."""
 
     rank: int = 8
     alpha: float = 16.0
     first: int = 0
+    ratio: float = 1.0
 
     @property
     def scale(self) -> float:
