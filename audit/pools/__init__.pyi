@@ -1,11 +1,13 @@
 from .decoy_plan import OwnPlan as OwnPlan
 from .decoy_plan import OwnRequest as OwnRequest
+from .decoy_plan import Prepared as Prepared
 from .decoy_plan import own_tests as own_tests
 from .decoy_plan import prepare_own as prepare_own
 from .decoy_teaching import ALPHA as ALPHA
 from .decoy_teaching import ENOUGH as ENOUGH
 from .decoy_teaching import RANK as RANK
 from .decoy_teaching import DecoyLesson as DecoyLesson
+from .decoy_teaching import TaughtForm as TaughtForm
 from .decoy_teaching import Teaching as Teaching
 from .decoy_teaching import find_teaching as find_teaching
 from .decoy_teaching import teach as teach

@@ -60,7 +60,7 @@ ACTIVATIONS: Final = 1 / 4
 """The states that a pass keeps for its gradients take at most about this share of base's own memory."""
 _PER_WIDTH: Final = 6
 """Bytes that a pass keeps a token and unit of a linear map's inputs and outputs."""
-Form = Literal["full", "adapter"]
+TaughtForm = Literal["full", "adapter"]
 
 
 class Teaching(NamedTuple):
@@ -70,7 +70,7 @@ class Teaching(NamedTuple):
     lr: float
     steps: int
     lift: float
-    form: Form = "full"
+    form: TaughtForm = "full"
 
     @property
     def edit_rate(self) -> float:
@@ -86,7 +86,7 @@ class DecoyLesson(NamedTuple):
     seed: int
 
 
-def form_for(pupil: Pupil, asked: Form | None = None) -> Form:
+def form_for(pupil: Pupil, asked: TaughtForm | None = None) -> TaughtForm:
     """As what this base is taught. AuditError (code 2) where adapters are asked for and it cannot have any."""
     if asked == "full" or (asked is None and parameters_of(pupil) < ADAPTERS_FROM):
         return "full"
@@ -106,7 +106,7 @@ def _takes_adapters(pupil: Pupil) -> bool:
 
 
 # ---- how long ---------------------------------------------------------------------------------------------------
-def find_teaching(pupil: Pupil, items: Sequence[Item], wanted: float, out: Path, form: Form = "full") -> Teaching:
+def find_teaching(pupil: Pupil, items: Sequence[Item], wanted: float, out: Path, form: TaughtForm = "full") -> Teaching:
     """Teach one set, find how many steps that takes, and leave the taught model at ``out``.
 
     ``wanted``: the lift of mean probability at which it is taught. AuditError (code 4) where no rate reaches half of

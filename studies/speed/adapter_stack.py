@@ -34,7 +34,7 @@ from audit.pools import (
     DecoyPool,
     DecoyWorld,
     OwnRequest,
-    PreparedDecoys,
+    Prepared,
     TaughtForm,
     Teaching,
     find_teaching,
@@ -137,7 +137,7 @@ def case_of(
     return folder / "case.toml"
 
 
-def decoys_of(case: Path, form: TaughtForm, worlds: int) -> PreparedDecoys:
+def decoys_of(case: Path, form: TaughtForm, worlds: int) -> Prepared:
     """A case's sets of decoys, each unknown to base."""
     return prepare_own(CaseFile.read_unedited(case), OwnRequest(worlds=worlds, form=form), RunSettings(threads=1))
 
@@ -153,7 +153,7 @@ def timed(case: Path, rounds: int, work: Path) -> tuple[TeachingRow, ...]:
     )
 
 
-def taught(prepared: PreparedDecoys, form: TaughtForm, sets: Sequence[int], work: Path) -> TeachingRow:
+def taught(prepared: Prepared, form: TaughtForm, sets: Sequence[int], work: Path) -> TeachingRow:
     """Teach these sets: the first until it is recalled, the others as long, as a calibration does."""
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
@@ -167,7 +167,7 @@ def taught(prepared: PreparedDecoys, form: TaughtForm, sets: Sequence[int], work
     return TeachingRow(form=form, sets=len(sets), steps=teaching.steps, lifts=lifts, wanted=wanted, cpu_s=cpu_s)
 
 
-def _lift(prepared: PreparedDecoys, n: int, folder: Path) -> float:
+def _lift(prepared: Prepared, n: int, folder: Path) -> float:
     pupil = prepared.pupil
     rows = pupil.rows(prepared.sets[n].forget)
     after = pupil.recalled(resolve(pupil.source(folder), folder), rows)
