@@ -10,6 +10,7 @@ import streamlit as st
 from audit.render import NamedReport
 from audit.schema import Evidence, Report
 from audit.wording import NAME, visible
+from dashboards import show
 from dashboards.runs import Folder, Run, folders, open_run
 from dashboards.serving import RUNS
 from dashboards.vault import Vault, shown
@@ -44,7 +45,7 @@ class View(NamedTuple):
         return COHORTS[self.cohort](evidence)
 
     def peers(self) -> tuple[Run, ...]:
-        """All runs beside the chosen one, verified."""
+        """All runs beside the chosen one, verified; where none is chosen, all of the folder."""
         return tuple(opened(self.vault, folder) for folder in self.near)
 
     def rows(self) -> tuple[NamedReport, ...]:
@@ -96,10 +97,22 @@ def draw() -> View:
     left, middle, right = st.columns([2, 3, 2])
     chosen = left.selectbox("Run", sets, key="set", bind="query-params", format_func=_set_name)
     near = {_last(f.name): f for f in run_folders if _parent(f.name) == chosen}
-    suspect = middle.selectbox("Suspect checkpoint", list(near), key="run", bind="query-params", format_func=shown)
-    cohort = right.selectbox("Cohort", list(COHORTS), key="cohort", bind="query-params")
+    suspect = middle.selectbox("Suspect checkpoint", list(near), key="run", bind="query-params", format_func=shown,
+                              help=show.glossed("Suspect"))  # fmt: skip
+    cohort = right.selectbox("Cohort", list(COHORTS), key="cohort", bind="query-params",
+                             help="Which findings the pages show: those of one kind of question, or all.")  # fmt: skip
     folder = near.get(suspect or "") or next(iter(near.values()))
     return View(vault, opened(vault, folder), tuple(near.values()), cohort or "all rows", run_folders)
+
+
+def whole() -> View:
+    """The whole folder, for a page that is about no single run; what is chosen elsewhere stays chosen."""
+    vault = Vault(root())
+    for key in ("set", "run", "cohort"):
+        if key in st.session_state:
+            st.session_state[key] = st.session_state[key]
+    run_folders = folders(vault)
+    return View(vault, None, run_folders, "all rows", run_folders)
 
 
 @st.fragment(run_every=NEWS_S)

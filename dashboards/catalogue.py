@@ -1,7 +1,8 @@
 """The pages are the files in ``pages/``: discovered, read from their syntax tree, listed flat, never by hand.
 
 A page states ``ORDER`` (its place in the list) and asks its one question in the first line of its docstring; its name
-is that of its file.
+is that of its file. It may state ``SECTION``, the head under which it and those after it stand, and ``WHOLE_FOLDER``
+where it is about all runs and not about a chosen one.
 """
 
 import ast
@@ -15,13 +16,16 @@ FOLDER = Path(__file__).parent / "pages"
 
 
 class Leaf(NamedTuple):
-    """A page: its place in the list, its name as an address and as a title, its question and its file."""
+    """A page: its place in the list, its name as an address and as a title, its question and its file. ``section``:
+    the head that begins with it, if one does; ``whole``: it is about all runs of the folder."""
 
     order: int
     name: str
     title: str
     question: str
     path: Path
+    section: str = ""
+    whole: bool = False
 
 
 @cache
@@ -47,4 +51,6 @@ def _leaf(path: Path) -> Leaf:
             "see the page on pages in CONTRIBUTING.md",
             ExitCode.INTEGRITY,
         )
-    return Leaf(order, path.stem, path.stem.replace("_", " ").capitalize(), question, path)
+    section = str(stated.get("SECTION", ""))
+    title = path.stem.replace("_", " ").capitalize()
+    return Leaf(order, path.stem, title, question, path, section, stated.get("WHOLE_FOLDER") is True)

@@ -7,6 +7,7 @@ Markdown, which Streamlit would read for links, formulas and colours.
 import base64
 import csv
 import io
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -16,10 +17,10 @@ from typing import Final
 import plotly.graph_objects as go
 import streamlit as st
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import escape
+from markupsafe import Markup, escape
 
-from audit.render import INK as UNPAINTED
 from audit.render import (
+    GLOSSARY,
     Block,
     Bullets,
     Cell,
@@ -43,6 +44,7 @@ from audit.render import (
     replay,
     unmask_command,
 )
+from audit.render import INK as UNPAINTED
 from audit.schema import Evidence, Measurement, Report
 from audit.wording import shown_name, visible
 
@@ -62,6 +64,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )  # fmt: skip
     env.filters["picture"] = picture
+    env.filters["explained"] = explained
     return env
 
 
@@ -85,9 +88,17 @@ def axes(report: Report) -> str:
     return f'<p><img class="r-drawing r-axes" alt="{escape(words)}" src="{painted(drawing)}"></p>' if drawing else ""
 
 
-def style() -> None:
-    """The page's own look, which follows the theme by inheriting its colours."""
-    st.html(f"<style>{(HERE / 'style.css').read_text(encoding='utf-8')}</style>")
+def style(sections: Sequence[str] = ()) -> None:
+    """The page's own look, which follows the theme by inheriting its colours; and the heads in the list of pages.
+
+    ``sections`` by page, empty where none begins. The list itself stays flat: nested ones are no lists to a reader of
+    screens.
+    """
+    heads = "".join(
+        f"[data-testid=stSidebarNavItems]>li:nth-child({place})::before{{content:{json.dumps(head)}}}"
+        for place, head in enumerate(sections, 1) if head
+    )  # fmt: skip
+    st.html(f"<style>{(HERE / 'style.css').read_text(encoding='utf-8')}{heads}</style>")
 
 
 def markup(inside: str) -> None:
@@ -95,9 +106,46 @@ def markup(inside: str) -> None:
     st.html(f'<div class="r">{inside}</div>')
 
 
+def template(name: str, **content: object) -> None:
+    """One of our templates, which escapes whatever it is given."""
+    markup(_environment().get_template(name).render(**content))
+
+
 def blocks(content: Sequence[Block]) -> None:
     """The blocks of a report, as every view shows them."""
-    markup(_environment().get_template("blocks.html.j2").render(blocks=content))
+    template("blocks.html.j2", blocks=content)
+
+
+@cache
+def _terms() -> dict[str, str]:
+    """What the glossary of a report says of each of its words, by that word without its mark, in lower case."""
+    terms: dict[str, str] = {}
+    for term, said in GLOSSARY:
+        plain = term.lstrip("▲▼●◆–■◧▣□◇✕ ")
+        terms |= dict.fromkeys((each.casefold() for each in (plain, *plain.split(", "))), said)
+    return terms
+
+
+ALIASES: Final = {
+    "holm p": "p", "against the null": "p", "how sure": "likelihood ratio", 
+    "what it says": "outputs", "what it holds": "internals", "who is known": "people kept",
+    "false alarms": "false alarm", "false alarms at it": "false alarm", "misses at it": "miss",
+    "threshold in force": "calibrated threshold", "judged number": "effect", "compared with": "reference",
+    "positive control: base": "positive control",
+}  # fmt: skip
+"""How pages name what the glossary calls otherwise."""
+
+
+def glossed(term: str) -> str | None:
+    """What the glossary says of a word, for a tool tip; None where it does not have it."""
+    plain = term.partition(" (")[0].casefold()
+    return _terms().get(ALIASES.get(plain, plain))
+
+
+def explained(words: str, term: str = "") -> Markup:
+    """Words with what the glossary says of them, or of another ``term``, as their tool tip."""
+    said = glossed(term or words)
+    return Markup('<abbr title="{}">{}</abbr>').format(said, words) if said else escape(words)
 
 
 def lead(text: str) -> None:
@@ -173,9 +221,15 @@ def maps(m: Measurement) -> None:
 
 
 def rules(rows: Sequence[Evidence], run: str) -> None:
-    """What rules of yes or no say, each with its reasons, and a line to copy: it says the string again, or where that
-    is masked it shows the ``run`` in clear."""
+    """What rules of yes or no say, and on demand why."""
     blocks(detection_grid(rows))
+    with st.expander("Each of them in full"):
+        reasons(rows, run)
+
+
+def reasons(rows: Sequence[Evidence], run: str) -> None:
+    """Each rule of yes or no with its reasons, and a line to copy: it says the string again, or where that is masked it
+    shows the ``run`` in clear."""
     for m, finding in findings_of(rows):
         sub(f"{finding_name(finding)}: {answer(finding)}")
         facts(finding_facts(m, finding))

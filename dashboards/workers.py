@@ -31,7 +31,7 @@ from dashboards.vault import MB, Refused, Vault
 
 PLACE: Final = ".workers"
 CAP, SAID = 8 * MB, 4000
-VERBS: Final = ("run", "forecast")
+VERBS: Final = ("run", "sweep", "calibrate", "forecast")
 """What can be started on a case; a verb that this Residua does not have is not offered."""
 
 

@@ -13,7 +13,6 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 
 from audit.probing import (
-    AuditError,
     Bench,
     Checkpoint,
     Cohort,
@@ -27,6 +26,7 @@ from audit.probing import (
     paired_forms,
     turned,
 )
+from probes._fitting_rows import fitting, most_unknown
 from probes._packed import packed_logprob
 
 TRAINED: Final[Form] = "trained"
@@ -153,36 +153,13 @@ def _options(item: Item) -> tuple[tuple[str, str], ...]:
 def _fitting(case: OpenCase, each: Sequence[list[Asked]], paired: PairedForms) -> list[list[Asked]]:
     """The items whose rows the tokenizer and the context can hold: none of them may fail a case whose data fit. What is
     made by rule may have no more unknown tokens than the trained item has."""
-
-    def rows_of(entries: Sequence[Asked]) -> Rows | None:
-        try:
-            return case.rows_of([row.item for row in entries], [row.answer for row in entries])
-        except AuditError:
-            return None
-
-    def held(forms: list[list[Asked]]) -> list[list[Asked]]:
-        """Those that fit, found by halves: all of a form fit as a rule, or none."""
-        if not forms or rows_of([row for rows in forms for row in rows]) is not None:
-            return forms
-        if len(forms) == 1:
-            return []
-        return [*held(forms[: len(forms) // 2]), *held(forms[len(forms) // 2 :])]
-
-    together = rows_of([row for rows in each for row in rows])
-    fitting = list(each)
-    if together is None:
-        forms = dict.fromkeys(rows[0].form for rows in each)
-        known = {id(rows) for form in forms for rows in held([rows for rows in each if rows[0].form == form])}
-        fitting = [rows for rows in each if id(rows) in known]
-        together = rows_of([row for rows in fitting for row in rows])
-    unknown = case.tokenizer.unk_token_id
-    if unknown is None or together is None:
-        return fitting
-    counts = iter(((together.ids == unknown) & together.mask).sum(1).tolist())
-    most = [max(next(counts) for _ in rows) for rows in fitting]
-    usual = {rows[0].fact: n for rows, n in zip(fitting, most, strict=True) if rows[0].form == TRAINED}
+    pairs = [[(row.item, row.answer) for row in rows] for rows in each]
+    fit = fitting(case, pairs, [rows[0].form for rows in each])
+    held = [each[n] for n in fit]
+    most = most_unknown(case, [pairs[n] for n in fit])
+    usual = {rows[0].fact: n for rows, n in zip(held, most, strict=True) if rows[0].form == TRAINED}
     return [
-        rows for rows, n in zip(fitting, most, strict=True)
+        rows for rows, n in zip(held, most, strict=True)
         if paired.made_by[rows[0].form] == "data" or n <= usual.get(rows[0].fact, 0)
     ]  # fmt: skip
 

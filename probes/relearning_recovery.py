@@ -1,7 +1,6 @@
 """Held-out relearning: do the facts of people never shown come back when the suspect is shown other forget people?"""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -22,7 +21,6 @@ from audit.probing import (
     Curve,
     Design,
     GroupTest,
-    Learner,
     Measurement,
     ModelScores,
     Naming,
@@ -39,8 +37,6 @@ from audit.probing import (
     case_models_of,
     group_test,
     item_table,
-    key_logprob,
-    live_logprob,
     models_of,
     not_attackable,
     panel_of,
@@ -49,6 +45,7 @@ from audit.probing import (
     width,
 )
 from probes._fold_lessons import lift_of_folds, shared_error
+from probes._lesson_courses import Lesson, effects_by_step, over_steps, steps_read, taught_course
 from probes._profiles import curve
 
 LEAST_GAP = 0.1
@@ -79,14 +76,6 @@ class _Fold(NamedTuple):
 
     shown: Rows
     read: Rows
-
-
-class _Teaching(NamedTuple):
-    """How a model is taught, on which rows, and who looks at it after every step."""
-
-    lesson: Relearn
-    shown: Rows
-    look: Callable[[int, Learner], None]
 
 
 class RelearningRecovery(Probe):
@@ -141,7 +130,7 @@ class RelearningRecovery(Probe):
         lesson = sum(self.steps * self.batch * int(fold.shown.lengths.max()) for fold in folds)
         held = int(case.rows(HOLDOUT).mask.sum()) if case.has(HOLDOUT) else 0
         read = sum(int(fold.read.mask.sum()) + held for fold in folds)
-        reading = (len(self._after()) - 1) * read + sum(int(fold.shown.mask.sum()) for fold in folds)
+        reading = (len(steps_read(self.steps)) - 1) * read + sum(int(fold.shown.mask.sum()) for fold in folds)
         models = len(case_models_of(case).by_name())
         return Cost(
             fwd_tokens=models * (lesson + reading), bwd_tokens=models * lesson,
@@ -173,11 +162,6 @@ class RelearningRecovery(Probe):
             for n, read in enumerate(parts)
         )
 
-    def _after(self) -> tuple[int, ...]:
-        """Numbers of steps after which a model is read: 0, 1, 2, 4, ... and the last."""
-        powers = [2**i for i in range(self.steps.bit_length())]
-        return (0, *(k for k in powers if k < self.steps), self.steps)
-
     # ---- one model ----------------------------------------------------------------------------------------------
     def _course(self, bench: Bench, case: OpenCase, checkpoint: Checkpoint, folds: Sequence[_Fold]) -> _Course:
         """Train a copy of one model on every fold's lesson and read it on the way, unless the store has its course."""
@@ -186,29 +170,15 @@ class RelearningRecovery(Probe):
         return _Course(tuple(course["forget"] for course in read), holdout, tuple(course["shown"] for course in read))
 
     def _lesson(self, bench: Bench, case: OpenCase, checkpoint: Checkpoint, fold: _Fold) -> dict[str, ndarray]:
-        lesson = Relearn(
+        teaching = Relearn(
             steps=self.steps, lr=self.rate_times_width / width(checkpoint), batch=self.batch,
             warmup_steps=self.warmup_steps, seed=case.case.seed,
         )  # fmt: skip
         others = {"forget": fold.read} | ({"holdout": case.rows(HOLDOUT)} if case.has(HOLDOUT) else {})
-        read_on = [rows.hash for rows in others.values()]
-        identity = ["relearning", self.version, checkpoint.key, lesson.model_dump(), fold.shown.hash, read_on]
-
-        def compute() -> dict[str, ndarray]:
-            read = {cohort: [key_logprob(bench, checkpoint, rows)] for cohort, rows in others.items()}
-            end: list[ndarray] = []
-
-            def look(taken: int, learner: Learner) -> None:
-                if taken in self._after():
-                    for cohort, rows in others.items():
-                        read[cohort].append(live_logprob(learner, rows, bench.token_budget))
-                if taken == self.steps:
-                    end.append(live_logprob(learner, fold.shown, bench.token_budget))
-
-            _train(bench, case, checkpoint, _Teaching(lesson, fold.shown, look))
-            return {"shown": end[0], **{cohort: np.stack(columns, 1) for cohort, columns in read.items()}}
-
-        return bench.cached(identity, compute)
+        recipe = teaching.lesson(EditData(fold.shown, fold.shown), bench.open(checkpoint).n_blocks).recipe
+        identity = f"relearning {self.version} {teaching.model_dump_json()}"
+        lesson = Lesson(recipe, fold.shown, steps_read(self.steps), identity)
+        return taught_course(bench, case, checkpoint, lesson, others)
 
     # ---- all of them --------------------------------------------------------------------------------------------
     def _judged(
@@ -223,7 +193,7 @@ class RelearningRecovery(Probe):
         fold_of = np.concatenate([np.full(len(fold.read), n) for n, fold in enumerate(folds)])[order]
         held = {name: np.mean(each, 0) for name, each in lessons.items() if each}
         off = {name: lift_of_folds(each, len(folds)) for name, each in lessons.items()}
-        alike = {name: x - off[name][fold_of, None] for name, x in _over_steps(forget).items()}
+        alike = {name: x - off[name][fold_of, None] for name, x in over_steps(forget).items()}
         scored, by_step = by_person(sheet, alike), by_person(sheet, forget)
         other = by_person(person_rows_of(case, HOLDOUT), held) if held else None
         design = Design(
@@ -239,7 +209,7 @@ class RelearningRecovery(Probe):
         filled = blank(NAMING, taught, scored.n, len(scored.people["suspect"]), seed).model_copy(
             update={
                 "curves": self._curves(by_step, cast, seed),
-                "items": item_table(case, "relearning_recovery", sheet, _over_steps(forget), roles),
+                "items": item_table(case, "relearning_recovery", sheet, over_steps(forget), roles),
                 "readings": shown | self._by_steps(by_step) | {"lesson_error": design.shared},
                 "notes": (self._lesson_note(case, folds), HEAD),
             }
@@ -248,20 +218,14 @@ class RelearningRecovery(Probe):
 
     def _by_steps(self, scored: ModelScores) -> dict[str, float]:
         """The effect after every number of steps, where base stands out from the null."""
-        means = {name: people.mean(0) for name, people in scored.people.items()}
-        null = means.get("null", np.zeros_like(means["base"]))
-        effects = zip(self._after(), means["suspect"] - null, means["base"] - null, strict=True)
-        return {
-            f"effect_after_{k}_steps": float(gap / base_excess)
-            for k, gap, base_excess in effects
-            if base_excess >= LEAST_GAP
-        }
+        found = effects_by_step(scored.people, steps_read(self.steps), LEAST_GAP)
+        return {f"effect_after_{k}_steps": effect for k, effect in found.items()}
 
     def _curves(self, scored: ModelScores, cast: CaseModels, seed: int) -> tuple[Curve, ...]:
         """Recall of the forget people by steps."""
         roles = {"base": "base", "suspect": "suspect"} | ({"null": cast.null_role} if cast.null_role else {})
         roles |= {name: "floor" for name in scored.people if name.startswith("floor")}
-        steps = tuple(float(k) for k in self._after())
+        steps = tuple(float(k) for k in steps_read(self.steps))
         return tuple(
             curve(role, scored.people[name], seed).model_copy(update={"axis": "relearning steps", "x": steps})
             for name, role in roles.items()
@@ -274,13 +238,6 @@ class RelearningRecovery(Probe):
             f"{len(folds)} folds: everybody is read after a lesson on {' or '.join(map(str, shown))} other forget "
             f"people, {self.steps} steps of {self.batch} rows at a rate of {rate:.1e}"
         )
-
-
-def _train(bench: Bench, case: OpenCase, checkpoint: Checkpoint, teaching: _Teaching) -> None:
-    """Train a copy that nobody keeps."""
-    lesson, shown, look = teaching
-    recipe, data = lesson.lesson(EditData(shown, shown), bench.open(checkpoint).n_blocks)
-    bench.train([checkpoint], [replace(recipe, every=(1, look))], data, (), case.out)
 
 
 def _teaches_everyone(people: Mapping[str, Float[ndarray, "person k"]]) -> str:
@@ -296,11 +253,6 @@ def _teaches_everyone(people: Mapping[str, Float[ndarray, "person k"]]) -> str:
     )
 
 
-def _over_steps(scores: Mapping[str, Float[ndarray, "row k"]]) -> dict[str, Float[ndarray, "row 1"]]:
-    """Mean over the numbers of steps that were taken: the reading before the first is the output's own."""
-    return {name: x[:, 1:].mean(1, keepdims=True) for name, x in scores.items()}
-
-
 def _mean(lessons: Sequence[Float[ndarray, "row k"]]) -> tuple[Float[ndarray, "row 1"], ...]:
     """The same, lesson by lesson."""
-    return tuple(_over_steps({"lesson": x})["lesson"] for x in lessons)
+    return tuple(over_steps({"lesson": x})["lesson"] for x in lessons)

@@ -20,6 +20,7 @@ from audit.schema import (
     Counted,
     Curve,
     DataFiles,
+    DecoyPeople,
     DetectionLimit,
     Dose,
     Environment,
@@ -419,3 +420,20 @@ def report(variant: Variant = "suppressed") -> Report:
         Skip(probe=HOSTILE, reason=HOSTILE, consequence=HOSTILE),),
         more={"excerpts": excerpts((Shown(text=HOSTILE), Shown(text=HOSTILE * 20_000))), "masked": False,
               "parent": HOSTILE})  # fmt: skip
+
+
+def own_kind() -> Report:
+    """The calibrated report as a calibration of the case's own kind gives it: a fake was missed, and all is widened."""
+    found = report("calibrated")
+    assert not isinstance(found.validation, Missing)
+    counted = (
+        Counted(mechanism="head_edit", pool="knowing", found=17, worlds=19),
+        Counted(mechanism="dose", pool="knowing", found=12, worlds=12),
+        Counted(mechanism="retrain", pool="clean", found=1, worlds=19),
+        Counted(mechanism="npo", pool="edited clean", found=0, worlds=6),
+    )
+    decoys = DecoyPeople(
+        people=20, questions=40, steps=300, left_out=("logit_bias",), share=0.283, false_alarms=0.2941, misses=0.41
+    )
+    update = {"pool": "demo's own kind", "worlds": 19, "counted": counted, "decoys": decoys}
+    return found.model_copy(update={"validation": found.validation.model_copy(update=update)})

@@ -7,6 +7,7 @@ from .edges.attribution import Means as Means
 from .edges.graph import Graph as Graph
 from .edges.graph import graph_of as graph_of
 from .edges.head_patching import reads_of_writers as reads_of_writers
+from .guided_decoding import Guidance as Guidance
 from .integrated_gradients import Effort as Effort
 from .integrated_gradients import Integrated as Integrated
 from .inversion.candidates import Candidates as Candidates

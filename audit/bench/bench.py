@@ -30,6 +30,7 @@ from audit.wrappers import Placement, Wrapper, backend_class
 
 if TYPE_CHECKING:
     from audit.bench.edges.attribution import Attribution, EdgeScores, Means
+    from audit.bench.guided_decoding import Guidance
     from audit.bench.integrated_gradients import Effort, Integrated
     from audit.bench.inversion.climb import SearchRows, SoftBudget
     from audit.bench.inversion.hard_string import HardBudget, HardString, PlacedTokens
@@ -370,6 +371,19 @@ class Bench:
 
         self._require(ckpt, Op.GENERATE)
         return generation.greedy(self.pool.loaded(ckpt), rows, max_new_tokens, self.token_budget)
+
+    def generate_guided(
+        self, pre: Checkpoint, post: Checkpoint, rows: Rows, limits: Int[Tensor, " row"], guidance: "Guidance"
+    ) -> list[list[int]]:
+        """Greedy continuations by an earlier checkpoint told from a later one, at most ``limits`` tokens each; see
+        :mod:`audit.bench.guided_decoding`."""
+        from audit.bench import guided_decoding
+
+        for ckpt in (pre, post):
+            self._require(ckpt, Op.GENERATE)
+        with self.hold(pre, post):
+            pair = self.pool.loaded(pre), self.pool.loaded(post)
+            return guided_decoding.guided(*pair, rows, limits, guidance, self.token_budget)
 
     def sample(self, ckpt: Checkpoint, rows: Rows, draw: "Draw") -> list[list[list[int]]]:
         """Continuations of each row's prompt drawn by a seed, ``draw.n`` of each; see :mod:`audit.bench.sampling`."""

@@ -58,7 +58,7 @@ def check_numbers(ckpt: Checkpoint, reads: Mapping[Read, Tensor]) -> None:
     """AuditError (code 3) where scores of a model's outputs are no numbers. Minus infinity is one: a filter may forbid
     a word."""
     for read, values in reads.items():
-        if read.site.part == "logits" and read.reduce in ("logprob", "entropy"):
+        if read.site.part == "logits" and read.reduce in ("logprob", "entropy", "varentropy"):
             wrong = int((values.isnan() | (values == torch.inf)).sum())
             if wrong:
                 raise AuditError(

@@ -24,6 +24,10 @@ _AT_ONCE = 4096
 """Rows, in the order of their tokens, among which common beginnings are looked for."""
 
 
+_KEPT = 128
+"""Plans that are kept."""
+
+
 class Stem(NamedTuple):
     """Beginnings of ``cut`` tokens, each run once, and the rows that go on after them. ``heads``: a row of each
     beginning; ``tails``: rows that go on, ``head_of``: after which of the beginnings."""
@@ -50,6 +54,10 @@ class TokenPlan(NamedTuple):
         return int(self.ends[self.unshared].sum()) + parts
 
 
+_PLANS: dict[tuple[str, frozenset[Positions]], TokenPlan] = {}
+"""Of the rows by their content, and where they are read; the oldest first."""
+
+
 def needed(rows: Rows, reads: Sequence[Read]) -> Int[Tensor, " row"]:
     """How many of each row's first tokens these reads need; all positions are those of targets, or the last one."""
     ends = torch.zeros(len(rows), dtype=torch.long)
@@ -64,7 +72,21 @@ def needed(rows: Rows, reads: Sequence[Read]) -> Int[Tensor, " row"]:
 
 def token_plan(rows: Rows, reads: Sequence[Read], parted: Callable[[], bool]) -> TokenPlan:
     """What has to go forward for these reads. ``parted``: may rows go on after the keys and values of a beginning?
-    Asked only where that would save something."""
+    Asked only where that would save something. What several models do with the same rows is found once."""
+    places: frozenset[Positions] = frozenset(read.at for read in reads)
+    name = rows.hash, places
+    shared = _PLANS.pop(name, None) or _shared(rows, reads)
+    _PLANS[name] = shared  # the newest is last
+    if len(_PLANS) > _KEPT:
+        _PLANS.pop(next(iter(_PLANS)), None)
+    if not shared.stems or parted():
+        return shared
+    carriers = torch.cat([shared.unshared, *(stem.tails for stem in shared.stems)])
+    return shared._replace(unshared=carriers.sort().values, stems=())
+
+
+def _shared(rows: Rows, reads: Sequence[Read]) -> TokenPlan:
+    """The plan of a model that goes on after the keys and values of a beginning."""
     ends = needed(rows, reads)
     order, common = _ordered(rows.ids.numpy(), ends.numpy())
     sorted_ends = ends.numpy()[order]
@@ -77,7 +99,7 @@ def token_plan(rows: Rows, reads: Sequence[Read], parted: Callable[[], bool]) ->
     every = torch.from_numpy(order[carriers])
     between = np.array([common[a:b].min() for a, b in zip(carriers[:-1], carriers[1:], strict=True)], dtype=int)
     stems = _stems(every, between) if len(carriers) > 1 else ()
-    if not stems or not parted():
+    if not stems:
         return TokenPlan(ends, carrier, every.sort().values, ())
     inside = torch.cat([stem.tails for stem in stems])
     unshared = every[~torch.isin(every, inside)].sort().values

@@ -48,6 +48,7 @@ from .own_kind import Bound as Bound
 from .own_kind import OwnFolder as OwnFolder
 from .own_kind import find_own as find_own
 from .own_kind import own_folder as own_folder
+from .own_kind import own_folders as own_folders
 from .own_kind import refusal as refusal
 from .own_kind import seal as seal
 from .records import JOINT as JOINT

@@ -45,6 +45,11 @@ def own_folder(root: Path, base_key: str) -> Path:
     return root / FOLDER / base_key[:_SHOWN]
 
 
+def own_folders(root: Path) -> tuple[Path, ...]:
+    """All calibrations of models' own kinds that lie in the folder ``root``, of whichever base."""
+    return tuple(sorted(path for path in (root / FOLDER).glob("*") if (path / SUBJECTS).is_file()))
+
+
 def seal(folder: Path) -> None:
     """List the hashes of what calibrates, last of all: a folder without the list is one that was not finished."""
     write_atomic(folder / SEAL, (json.dumps(_hashes(folder), indent=1, sort_keys=True) + "\n").encode())
@@ -54,10 +59,10 @@ def find_own(root: Path, bound: Bound) -> OwnFolder | None:
     """The calibrations of this base's own kind beside a case; None where there are none, not even of another base."""
     folder = own_folder(root, bound.base)
     if not folder.is_dir():
-        others = sorted(path.name for path in (root / FOLDER).glob("*") if (path / SUBJECTS).is_file())
+        others = own_folders(root)
         if not others:
             return None
-        return OwnFolder(folder, f"calibrations in {FOLDER} are of another base ({others[0]}), not of this one "
+        return OwnFolder(folder, f"calibrations in {FOLDER} are of another base ({others[0].name}), not of this one "
                          f"({bound.base[:_SHOWN]})")  # fmt: skip
     return OwnFolder(folder, refusal(folder, bound))
 

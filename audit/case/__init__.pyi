@@ -11,6 +11,7 @@ from .chat_template import chat_template_names as chat_template_names
 from .chat_template import with_date as with_date
 from .cohorts import Part as Part
 from .content_rule import FUNCTION_WORDS as FUNCTION_WORDS
+from .content_rule import content_spans as content_spans
 from .data_files import data_files as data_files
 from .data_files import sha256_as_read_by as sha256_as_read_by
 from .image_cohorts import labelled_images as labelled_images

@@ -27,10 +27,10 @@ def own_sentence(decoys: DecoyPeople, ratio: LikelihoodRatio) -> str:
     """On what a rule of the case's own kind rests, and what its worlds are not: draws of models."""
     n = ratio.false_alarms.n
     return (
-        f"This was calibrated on this model's own kind: in {n} decoy worlds its own base was taught {decoys.people} "
-        f"invented people ({decoys.questions} questions), whom it did not know before, and was made to forget them. "
-        "The worlds share one base and are no independent draws of models: the bounds above are for this base; for "
-        f"others like it, widened by the between-base share of {number(decoys.share)}, false alarms are at most "
-        f"{number(100 * decoys.false_alarms)} % and misses at most {number(100 * decoys.misses)} %. No ratio can pass "
-        f"{number(rounded(ratio.ceiling, True))} by so many worlds."
+        f"This was calibrated on this model's own kind. In {n} decoy worlds its own base was taught {decoys.people} "
+        f"invented people ({decoys.questions} questions), whom it did not know before. Then it was made to forget "
+        "them. The worlds share one base and are no independent draws of models: the bounds above are for this base. "
+        f"For others like it they are widened by the between-base share of {number(decoys.share)}: false alarms at "
+        f"most {number(100 * decoys.false_alarms)} %, misses at most {number(100 * decoys.misses)} %. By so many "
+        f"worlds no ratio can pass {number(rounded(ratio.ceiling, True))}."
     )

@@ -7,7 +7,6 @@ same ones: what the model says, what its states hold, what a lesson brings back.
 from collections.abc import Sequence
 from typing import Final
 
-from audit.judging.replicates import replicates_of
 from audit.schema import EFFECT_KINDS, Evidence, Measurement, Missing, PeopleKept, Power
 from audit.wording import PERSON, Replicate
 
@@ -62,9 +61,7 @@ def people_kept(evidence: Sequence[Evidence]) -> PeopleKept | Missing:
             candidates.append(((-least * people.level, *_bluntness(e.measurement)), people))
     if candidates:
         return min(candidates, key=lambda pair: pair[0])[1]
-    none = replicates_of(evidence).none
-    reason = f"no test shows a trace on the rows that it was trained on, so {none} is kept"
-    return witnessed(evidence) or Missing(missing=reason)
+    return witnessed(evidence) or Missing(missing="no test shows a trace of the forget set as it was taught")
 
 
 def _bluntness(measurement: Measurement) -> tuple[float, float, float]:

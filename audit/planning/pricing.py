@@ -141,7 +141,7 @@ class Pricer:
         units = [("roles", in_states(roles_cost(self.case), self.case)), ("recall", self._recall(audited))]
         units += [("reads", self._reads(planner, running, audited))]
         units += [(planned.name, planned.own) for planned in running]
-        priced = (self._start(), *(self._price(*unit) for unit in (*units, (REPORT, Cost()))))
+        priced = (self._start(), *(self.price(*unit) for unit in (*units, (REPORT, Cost()))))
         return Prices(priced, (*self._assumed(), *self._fitting(priced)))
 
     def _assumed(self) -> Iterable[str]:
@@ -223,7 +223,8 @@ class Pricer:
         return states_of(self.case, texts)
 
     # ---- time and memory -----------------------------------------------------------------------------------------
-    def _price(self, unit: str, cost: Cost) -> Price:
+    def price(self, unit: str, cost: Cost) -> Price:
+        """What a unit of this name with this cost takes."""
         known = fitted().of(unit)
         expected = (known or USUAL).seconds(Workload.of(cost, self.times, small_seconds()))
         spent = [earlier for earlier in self._recorded if earlier.unit == unit and earlier.said_s > 0]

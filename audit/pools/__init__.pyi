@@ -3,6 +3,7 @@ from .decoy_plan import OwnRequest as OwnRequest
 from .decoy_plan import Prepared as Prepared
 from .decoy_plan import own_tests as own_tests
 from .decoy_plan import prepare_own as prepare_own
+from .decoy_plan import price_own as price_own
 from .decoy_teaching import ALPHA as ALPHA
 from .decoy_teaching import ENOUGH as ENOUGH
 from .decoy_teaching import RANK as RANK

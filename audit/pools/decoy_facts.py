@@ -74,16 +74,17 @@ def decoy_source(case: OpenCase, questions: int = QUESTIONS, stated: Path | None
     return DecoySource(forget, holdout, names, frozenset(words), _spelled(case.tokenizer), own)
 
 
-def decoys(source: DecoySource, world: int, draw: int = 0) -> Decoys:
-    """The decoys of a world; another ``draw`` gives others. Equal arguments give equal decoys.
+def decoys(source: DecoySource, world: int, renamed: Mapping[str, int] | None = None) -> Decoys:
+    """The decoys of a world; invented ones that are ``renamed``, so many times, by group, have other names and the same
+    values. Equal arguments give equal decoys.
 
     AuditError (code 2) where a user's file has too few groups for so many worlds.
     """
-    rng = random.Random(f"decoys {world} {draw}")
+    rng = random.Random(f"decoys {world} 0")
     prefix = f"decoy{world}"
     taken = set[str]()
     forget, holdout = _places(source, rng)
-    turn = _Turn(world, rng, taken)
+    turn = _Turn(world, rng, taken, renamed or {})
     taught = _dealt(source, world) if source.stated else _invented(source, forget, prefix, turn)
     return Decoys(taught, _invented(source, holdout, f"{prefix}h", turn))
 
@@ -110,11 +111,12 @@ def _dealt(source: DecoySource, world: int) -> tuple[Item, ...]:
 
 # ---- invented ---------------------------------------------------------------------------------------------------
 class _Turn(NamedTuple):
-    """A world's number, what its draws come from, and the names that are taken in it."""
+    """A world's number, what its draws come from, the names that are taken in it, and who is named anew how often."""
 
     world: int
     rng: random.Random
     taken: set[str]
+    renamed: Mapping[str, int]
 
 
 def _places(source: DecoySource, rng: random.Random) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
@@ -128,10 +130,13 @@ def _places(source: DecoySource, rng: random.Random) -> tuple[tuple[Item, ...], 
 
 def _invented(source: DecoySource, items: Sequence[Item], prefix: str, turn: _Turn) -> tuple[Item, ...]:
     """A decoy in the place of each person of these items."""
-    world, rng, taken = turn
+    world, rng, taken, again = turn
     groups = list(dict.fromkeys(item.group for item in items))
     renamed = {group: _renaming(source, group, rng, taken) for group in groups}
     donors = _donors(items, rng)
+    for n, group in enumerate(groups):
+        for time in range(again.get(f"{prefix}-{n}", 0)):
+            renamed[group] = _renaming(source, group, random.Random(f"{prefix}-{n} named anew {time}"), taken)
     return tuple(
         _decoy(item, donors.get(item.id), (source, renamed), f"{prefix}-{groups.index(item.group)}", world)
         for item in items

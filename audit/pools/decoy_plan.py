@@ -4,7 +4,6 @@ The case is opened, decoys are made (or a user's are dealt) and asked of base, w
 that fit into the time are counted, with what so many can support.
 """
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,21 +16,20 @@ from audit.planning import RunSettings, configured, make_bench
 from audit.pools import decoy_models
 from audit.pools.decoy_facts import QUESTIONS, Decoys, DecoySource, decoy_source, decoys, worlds_of
 from audit.pools.decoy_models import Pupil
+from audit.pools.decoy_price import world_seconds
 from audit.pools.decoy_teaching import TaughtForm, form_for
 from audit.pools.decoy_world import TESTS, sets_of, suspects_of
 from audit.probing import Recall, check_recall
-from audit.schema import AuditError
+from audit.schema import AuditError, Interval
 from audit.stats import upper_bound
-from audit.wording import number, told_bytes
+from audit.wording import lasting, number, told_bytes
 
 WORLDS: Final = 19
 """Decoy worlds where neither their number nor a time is asked for: 0 of 19 bounds a rate at 14.6 %."""
 LEAST_WORLDS: Final = 3
 """Ratios are checked on worlds that they were not fitted on, and a fit needs two."""
-DRAWS_OF_DECOYS: Final = 3
-"""How often other decoys are drawn where base recalls some of them."""
-PASSES: Final = 400
-"""What a world takes, in passes of base over its decoys: teaching, edits and audits together."""
+TIMES_NAMED: Final = 12
+"""How often decoys are named anew whom base recalls: of few values it guesses some by chance."""
 _ADAPTERS: Final = "decoys are taught to adapters over base, several sets at a time; base itself is never copied"
 
 
@@ -50,14 +48,14 @@ class OwnRequest(NamedTuple):
 
 
 class OwnPlan(NamedTuple):
-    """What would be made: worlds of so many decoys and questions each, in about so many seconds each; ``disk`` is how
-    many bytes the models take at most that are there at once."""
+    """What would be made: worlds of so many decoys and questions each, each in about so many seconds, from and to, by
+    the plan of its passes; ``disk`` is how many bytes the models take at most that are there at once."""
 
     worlds: int
     people: int
     questions: int
     models: int
-    seconds: float
+    seconds: Interval
     folder: Path
     disk: int = 0
     form: TaughtForm = "full"
@@ -67,8 +65,9 @@ class OwnPlan(NamedTuple):
         bound = number(100 * upper_bound(0, self.worlds))
         return (
             f"{self.worlds} decoy worlds, each of {self.people} people with {self.questions} questions in all and of "
-            f"about {self.models} audited models; about {number(self.seconds)} s a world, "
-            f"{number(self.worlds * self.seconds)} s in all; about {told_bytes(self.disk)} of disk while it is made",
+            f"about {self.models} audited models; {lasting(*self.seconds.ends)} a world, "
+            f"{lasting(*(self.worlds * end for end in self.seconds.ends))} in all, by the plan of its passes; about "
+            f"{told_bytes(self.disk)} of disk while it is made",
             f"{self.worlds} worlds support no likelihood ratio above {self.worlds + 1} (or below 1/{self.worlds + 1}); "
             f"a mistake that none of them shows is bounded at {bound} % (exact, 95 %)",
             *((_ADAPTERS,) if self.form == "adapter" else ()),
@@ -111,57 +110,72 @@ def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> P
     form = form_for(pupil, request.form)
     recall = check_recall(bench, case)
     source = decoy_source(case, request.questions, request.decoys)
-    first = decoys(source, 0)
-    since = time.monotonic()
-    pupil.recalled(pupil.base, pupil.rows(first.forget))
-    seconds = PASSES * (time.monotonic() - since)
-    worlds = _worlds(request, source, len(case.case.roles.never_trained), seconds)
-    count = sets_of(worlds, len(case.case.roles.never_trained))
-    bar = (recall.base + recall.against) / 2
-    sets = tuple(_unknown(pupil, source, n, bar) for n in range(count))
+    references, bar = len(case.case.roles.never_trained), (recall.base + recall.against) / 2
+    wanted, first = _wanted(request, source, references), unknown_decoys(pupil, source, 0, bar)
+    seconds = world_seconds(file, pupil, first, request.tests, settings)
+    worlds = _fitting(wanted, request.max_time, seconds)
+    sets = (first, *(unknown_decoys(pupil, source, n, bar) for n in range(1, sets_of(worlds, references))))
     folder = own_folder(file.root, case.base.key)
     people = len({item.group for item in first.forget})
     models = len(suspects_of(1, people))
-    together = 2 * (2 + len(case.case.roles.never_trained)) + models
+    together = 2 * (2 + references) + models
     size = sum(path.stat().st_size for path in weight_files(weights_folder(case.base)))
     plan = OwnPlan(worlds, people, len(first.forget), models, seconds, folder, together * size, form)
     return Prepared(file, pupil, recall, source, sets, plan, settings)
 
 
-def _worlds(request: OwnRequest, source: DecoySource, references: int, seconds: float) -> int:
-    """How many worlds are made. AuditError (code 2) where they are too few to fit a rule."""
+def price_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> Interval:
+    """About how many seconds a decoy world takes, from and to; base need not know anything yet. Nothing is made."""
+    case = open_case(file.case, file.root, file.root, online=settings.online)
+    settings = replace(settings, store=None).settled([case.base])
+    pupil, source = Pupil(make_bench(settings), case), decoy_source(case, request.questions, request.decoys)
+    return world_seconds(file, pupil, decoys(source, 0), request.tests, settings)
+
+
+def _wanted(request: OwnRequest, source: DecoySource, references: int) -> int:
+    """How many worlds are asked for, and there are decoys for. AuditError (code 2) where they are too few for a
+    rule."""
     wanted = request.worlds or (WORLDS if request.max_time is None else 10**6)
     if wanted < LEAST_WORLDS:
         raise AuditError(f"{wanted} decoy worlds are too few to fit a rule and to check it on others",
                          f"ask for at least {LEAST_WORLDS}")  # fmt: skip
-    if (most := worlds_of(source)) is not None:
-        if most < sets_of(LEAST_WORLDS, references):
-            raise AuditError(
-                f"the decoys are enough for {most} sets of {source.people} groups, and the fewest worlds need "
-                f"{sets_of(LEAST_WORLDS, references)}",
-                f"give at least {source.people * sets_of(LEAST_WORLDS, references)} groups of decoys",
-            )
-        wanted = min(wanted, most)
-    if request.max_time is None:
+    if (most := worlds_of(source)) is None:
         return wanted
-    fitting = int(request.max_time / seconds)
+    if most < sets_of(LEAST_WORLDS, references):
+        raise AuditError(
+            f"the decoys are enough for {most} sets of {source.people} groups, and the fewest worlds need "
+            f"{sets_of(LEAST_WORLDS, references)}",
+            f"give at least {source.people * sets_of(LEAST_WORLDS, references)} groups of decoys",
+        )
+    return min(wanted, most)
+
+
+def _fitting(wanted: int, max_time: float | None, seconds: Interval) -> int:
+    """How many of them fit into the time. AuditError (code 2) where they are too few for a rule."""
+    if max_time is None:
+        return wanted
+    usual = sum(seconds.ends) / 2
+    fitting = int(max_time / usual)
     if fitting < LEAST_WORLDS:
         problem = "not even one decoy world fits" if not fitting else f"{fitting} decoy worlds fit, too few for a rule"
         raise AuditError(
-            f"{problem}: one takes about {number(seconds)} s here, and --max-time gives {number(request.max_time)} s",
-            f"give at least {number(LEAST_WORLDS * seconds)} s, or a machine that is faster",
+            f"{problem}: one takes {lasting(*seconds.ends)} here, and --max-time gives {number(max_time)} s",
+            f"give at least {number(LEAST_WORLDS * usual)} s, or a machine that is faster",
         )
     return min(wanted, fitting)
 
 
-def _unknown(pupil: Pupil, source: DecoySource, world: int, bar: float) -> Decoys:
-    """Decoys of a world that neither base nor the ancestor recalls. AuditError (code 2) where none are found."""
+def unknown_decoys(pupil: Pupil, source: DecoySource, world: int, bar: float) -> Decoys:
+    """Decoys of a world that neither base nor the ancestor recalls: whom they do is given another name, which changes
+    what is guessed. AuditError (code 2) where none are found."""
     known: Sequence[str] = ()
-    for draw in range(1 if source.stated else DRAWS_OF_DECOYS):
-        drawn = decoys(source, world, draw)
+    renamed: dict[str, int] = {}
+    for _ in range(1 if source.stated else TIMES_NAMED):
+        drawn = decoys(source, world, renamed)
         known = decoy_models.recalled_groups(pupil, drawn.forget, bar)
         if not known:
             return drawn
+        renamed |= {group: renamed.get(group, 0) + 1 for group in known}
     raise AuditError(
         f"base or its ancestor already knows decoys: {', '.join(known[:3])}{' ...' if len(known) > 3 else ''} (mean "
         f"probability at least {bar:.2f}, half-way to what base gives its own forget items)",

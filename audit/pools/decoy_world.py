@@ -16,11 +16,11 @@ from typing import Final, NamedTuple
 
 from audit.bench import Bench
 from audit.calibration import Content, Score, ScoredModel
-from audit.case import CaseFile, moved, open_case
+from audit.case import CaseFile, OpenCase, moved, open_case
 from audit.checkpoints import resolve
 from audit.edits import Choice, EditData, edit_data
-from audit.engine import Prepared, Run, domain_of, prepare
-from audit.planning import Dropped, Pricer, RunSettings, configured, unwatched
+from audit.engine import Run, domain_of, prepare
+from audit.planning import Dropped, Planner, Pricer, RunSettings, configured, unwatched
 from audit.pools import decoy_models, decoy_teaching
 from audit.pools.decoy_facts import Decoys
 from audit.pools.decoy_models import Pupil
@@ -135,7 +135,7 @@ class DecoyWorld:
         self.items = pool.sets[world % len(pool.sets)]
         self.groups = tuple(dict.fromkeys(item.group for item in self.items.forget))
         self.pricer: Pricer | None = None
-        self.data = write_data(self.items, pool, self.folder / "data")
+        self.data = write_data(self.items, pool.pupil.case, self.folder / "data")
 
     def scored(self) -> tuple[ScoredModel, ...]:
         """Every suspect of the world, audited. AuditError (code 3) where a test broke."""
@@ -200,7 +200,9 @@ class DecoyWorld:
 
     def _data_of(self, parent: Path, target: Decoys, needs: Sequence[str]) -> EditData:
         """The rows that an edit of these decoys may see."""
-        data = self.data if target is self.items else write_data(target, self.pool, self.folder / "data-others")
+        data = (
+            self.data if target is self.items else write_data(target, self.pool.pupil.case, self.folder / "data-others")
+        )
         source = self.pool.pupil.source(parent)
         roles = Roles(base=source, suspect=source)
         case = self._case("edit", roles).model_copy(update={"data": data})
@@ -230,7 +232,8 @@ class DecoyWorld:
         """One audit by the engine, judged by nothing but its own case; a finished one is read from its folder."""
         case = CaseFile(self._case(suspect.model, self._roles(model)), self.pool.work)
         folder, settings = self.folder / "audits" / suspect.model, self.settings
-        prepared = _by_these(prepare(case, folder, settings, bench), self.pool.tests, settings.package)
+        prepared = prepare(case, folder, settings, bench)
+        prepared = prepared._replace(planner=by_these(prepared.planner, self.pool.tests, settings.package))
         self.pricer = self.pricer or prepared.pricer  # all audits of a world are of one size: one benchmark serves them
         prepared = prepared._replace(pricer=self.pricer)
         domain = domain_of(prepared.case, recall(bench, prepared.case))
@@ -258,17 +261,16 @@ class DecoyWorld:
         )  # fmt: skip
 
 
-def _by_these(prepared: Prepared, tests: Sequence[str], package: str) -> Prepared:
-    """The same audit by these tests alone."""
+def by_these(planner: Planner, tests: Sequence[str], package: str) -> Planner:
+    """The same plan by these tests alone."""
     others = {name: Dropped("decoys", "decoy worlds are not scored by it") for name in configured({}, package)}
     absent = {name: dropped for name, dropped in others.items() if name not in tests}
-    return prepared._replace(planner=prepared.planner.without(absent)) if absent else prepared
+    return planner.without(absent) if absent else planner
 
 
-def write_data(decoys: Decoys, pool: DecoyPool, folder: Path) -> DataFiles:
+def write_data(decoys: Decoys, case: OpenCase, folder: Path) -> DataFiles:
     """The files of a world's audits: its decoys, as many of the case's own retain items, and its general texts."""
     folder.mkdir(parents=True, exist_ok=True)
-    case = pool.pupil.case
     retained = _alike(case.items(Texts(cohort="retain")), decoys.forget)
     cohorts = {"forget": decoys.forget, "retain": retained, "holdout": decoys.holdout,
                "general": case.cohorts.get("general", ())}  # fmt: skip

@@ -90,6 +90,7 @@ from .vocabulary import Finding as Finding
 from .vocabulary import Form as Form
 from .vocabulary import Forward as Forward
 from .vocabulary import GatedShift as GatedShift
+from .vocabulary import Guidance as Guidance
 from .vocabulary import HardBudget as HardBudget
 from .vocabulary import HardString as HardString
 from .vocabulary import HeatMap as HeatMap
@@ -120,6 +121,7 @@ from .vocabulary import Prefix as Prefix
 from .vocabulary import QuestionToken as QuestionToken
 from .vocabulary import Rate as Rate
 from .vocabulary import Read as Read
+from .vocabulary import Record as Record
 from .vocabulary import Replace as Replace
 from .vocabulary import Requires as Requires
 from .vocabulary import Role as Role
@@ -147,6 +149,7 @@ from .vocabulary import Write as Write
 from .vocabulary import as_audit_error as as_audit_error
 from .vocabulary import checked as checked
 from .vocabulary import clustered as clustered
+from .vocabulary import content_spans as content_spans
 from .vocabulary import delta_of as delta_of
 from .vocabulary import enrichment_scan as enrichment_scan
 from .vocabulary import folded as folded

@@ -13,6 +13,7 @@ from audit.bench import Draw as Draw
 from audit.bench import Effort as Effort
 from audit.bench import Forward as Forward
 from audit.bench import GatedShift as GatedShift
+from audit.bench import Guidance as Guidance
 from audit.bench import HardBudget as HardBudget
 from audit.bench import HardString as HardString
 from audit.bench import Learner as Learner
@@ -46,6 +47,7 @@ from audit.case import QuestionToken as QuestionToken
 from audit.case import Rows as Rows
 from audit.case import Slot as Slot
 from audit.case import checked as checked
+from audit.case import content_spans as content_spans
 from audit.case import matched as matched
 from audit.case import nearest as nearest
 from audit.case import offering as offering
@@ -96,6 +98,7 @@ from audit.schema import Positions as Positions
 from audit.schema import Power as Power
 from audit.schema import Rate as Rate
 from audit.schema import Read as Read
+from audit.schema import Record as Record
 from audit.schema import Requires as Requires
 from audit.schema import Role as Role
 from audit.schema import Site as Site

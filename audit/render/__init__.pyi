@@ -59,6 +59,10 @@ from .sections.blocks import Grid as Grid
 from .sections.blocks import Heading as Heading
 from .sections.blocks import Text as Text
 from .sections.blocks import letter as letter
+from .sections.decoy_pool import made_grid as made_grid
+from .sections.decoy_pool import misled_lines as misled_lines
+from .sections.decoy_pool import pool_blocks as pool_blocks
+from .sections.decoy_pool import ratio_scores as ratio_scores
 from .sections.detections import detection_grid as detection_grid
 from .sections.detections import detections as detections
 from .sections.detections import findings_of as findings_of
@@ -69,10 +73,14 @@ from .sections.glance import axis_lines as axis_lines
 from .sections.glance import known as known
 from .sections.glance import people_words as people_words
 from .sections.glance import three_lines as three_lines
+from .sections.glossary import GLOSSARY as GLOSSARY
 from .sections.listings import listing_grid as listing_grid
 from .sections.listings import listing_grids as listing_grids
 from .sections.outline import report_sections as report_sections
 from .sections.pageone import untested as untested
+from .sections.validity import calibration_uses as calibration_uses
+from .sections.verdict_rows import VerdictRow as VerdictRow
+from .sections.verdict_rows import verdict_row as verdict_row
 from .wording.detections import answer as answer
 from .wording.detections import beside_verdict as beside_verdict
 from .wording.detections import exact_rate as exact_rate
@@ -84,6 +92,7 @@ from .wording.detections import unmask_command as unmask_command
 from .wording.findings import VERDICT_MEANING as VERDICT_MEANING
 from .wording.findings import VERDICT_SYMBOL as VERDICT_SYMBOL
 from .wording.findings import evidence_sentence as evidence_sentence
+from .wording.findings import is_control as is_control
 from .wording.findings import meaning as meaning
 from .wording.findings import part as part
 from .wording.findings import sentence as sentence

@@ -10,7 +10,8 @@ is.
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -18,8 +19,8 @@ from typing import NamedTuple
 
 from pydantic import ValidationError
 
-from audit.calibration import stored, zoo_floors
-from audit.judging import replicates_of, restand
+from audit.calibration import own_folders, stored, zoo_floors
+from audit.judging import ApplicableCalibrations, replicates_of, restand
 from audit.render import schema
 from audit.review.rederivation import retold
 from audit.review.signing import signature_problems
@@ -35,12 +36,14 @@ from audit.runs import (
     manifest,
     run_files,
 )
-from audit.schema import EARLIER, AuditError, ExitCode, Missing, Report
+from audit.schema import EARLIER, AuditError, CalibrationUse, ExitCode, Missing, Report
 from audit.storage import file_bytes
 
 _EMBEDDED = re.compile(rb'<script type="application/json" id="report-json">(.*?)</script>', re.DOTALL)
 LIBRARY = 1_000_000
 """Bytes: a static page is smaller, the library of live figures alone is larger."""
+PARENTS = 3
+"""So many folders above a run are looked at for calibrations of its model's own kind: runs lie below their case."""
 Pages = Callable[[str], bytes | None]
 """The page of this name that shows the report, if it is there."""
 _PLACE = "name the folder of a finished run, or a report in it"
@@ -76,7 +79,7 @@ def verify_run(path: Path, calibrations: Path | None = None, signer: Path | None
         report, problems = _read(data)
         problems += () if report is None else id_problems(data, report)
         pages = _none if page is None or report is None or _is_live(report, page) else {run_files.PAGE: page}.get
-        more, remarks = _document_problems(report, None, pages, calibrations)
+        more, remarks = _document_problems(report, None, pages, _Found(path.parent, calibrations))
         return Verification(str(path), (*problems, *more), (ALONE, *remarks), report)
     report, problems = _read(file_bytes(folder / run_files.REPORT))
     changed = folder_problems(folder, report)
@@ -89,7 +92,7 @@ def verify_run(path: Path, calibrations: Path | None = None, signer: Path | None
         problems += _table_problems(folder, report)
     # A report.json that is not the one issued gives other pages, as the manifest has said already.
     pages = _none if "report.json: changed" in changed else partial(_page, folder)
-    more, others = _document_problems(report, folder, pages, calibrations)
+    more, others = _document_problems(report, folder, pages, _Found(folder, calibrations))
     return Verification(str(folder), (*problems, *more), (*remarks, *others), report)
 
 
@@ -191,16 +194,26 @@ class _Review(NamedTuple):
     remarks: tuple[str, ...]
 
 
-def _document_problems(report: Report | None, folder: Path | None, pages: Pages, calibrations: Path | None) -> _Review:
+class _Found(NamedTuple):
+    """Where the report was found, and the calibrations that the reader names."""
+
+    place: Path
+    calibrations: Path | None
+
+
+def _document_problems(report: Report | None, folder: Path | None, pages: Pages, found: _Found) -> _Review:
     """What its own numbers, and the parts of its run where they are there, say of a report and of its pages."""
     if report is None:
         return _Review((), ())
     own = report.plan.code_version == code_version()
     differences = list(_rebuild_problems(report, pages))
-    standing = restand(calibrations or _of_its_kind(report), report.calibrations)
+    standing = restood(report.calibrations, found.place, found.calibrations or _of_its_kind(report))
     remarks: list[str] = []
     if standing is None:
         remarks.append("its evidence was judged by calibrations that are not stored here, and was not judged again")
+        if any(use.own for use in report.calibrations):
+            remarks.append("they are of its model's own kind, and lie beside its case file: name their folder with "
+                           "--calibrations")  # fmt: skip
     judges = None if standing is None else Judges(standing, zoo_floors(_of_its_kind(report)))
     if folder is not None and not own and not (folder / run_files.UNITS).is_dir():
         remarks.append("its units are not here, and were not held against it")
@@ -211,6 +224,21 @@ def _document_problems(report: Report | None, folder: Path | None, pages: Pages,
         return _Review((*again.copied, *differences), tuple(remarks))
     origin = f"made by code {report.plan.code_version}, verified by {code_version()}"
     return _Review(again.copied, (origin, *remarks, *differences))
+
+
+def restood(uses: Sequence[CalibrationUse], place: Path, general: Path) -> ApplicableCalibrations | None:
+    """The calibrations by which a report was judged: those of ``general``, or, where they are of its model's own kind,
+    those beside the report's folder, beside a folder that holds it, or where one works. None where they are not
+    there."""
+    standing = restand(general, uses)
+    if standing is not None or not any(use.own for use in uses):
+        return standing
+    for each in (place, *place.resolve().parents[:PARENTS], Path()):
+        for own in own_folders(each):
+            with suppress(AuditError):  # another model's, and broken: no fault of this report
+                if (standing := restand(own, uses)) is not None:
+                    return standing
+    return None
 
 
 def _rebuild_problems(report: Report, pages: Pages) -> Iterator[str]:

@@ -112,6 +112,7 @@ from .thresholds import POWER as POWER
 from .thresholds import RECALL_LIFT as RECALL_LIFT
 from .thresholds import SILENT_BOUND as SILENT_BOUND
 from .thresholds import TRACE_EFFECT as TRACE_EFFECT
+from .verdict import NO_AXIS as NO_AXIS
 from .verdict import Direction as Direction
 from .verdict import Domain as Domain
 from .verdict import Evidence as Evidence

@@ -43,17 +43,18 @@ class Requires(Record):
 
 
 Positions = Literal["last", "mean", "all", "answer", "key", "patches"]
-Reduce = Literal["state", "logprob", "rank", "entropy", "margin", "norm", "received"]
+Reduce = Literal["state", "logprob", "rank", "entropy", "varentropy", "margin", "norm", "received"]
 
 
 class Read(Record):
     """One thing to read in a pass: a site, at which positions, reduced how.
 
     Positions: ``last`` real token, masked ``mean``, ``all`` (padded), ``answer`` or ``key``: the positions that predict
-    the answer's tokens, or its content tokens, packed row by row. ``logprob``, ``rank``, ``entropy`` and ``margin``
-    (only at ``answer`` or ``key``) score the next token through the model's own final norm and head: at ``logits`` the
-    output itself, at a residual site the logit lens. Nothing of size vocabulary is kept. A margin is the next token's
-    logit less the largest other one. ``norm`` (of q, k, v or z, at ``all``) is the
+    the answer's tokens, or its content tokens, packed row by row. ``logprob``, ``rank``, ``entropy``, ``varentropy``
+    and ``margin`` (only at ``answer`` or ``key``) score the next token through the model's own final norm and head: at
+    ``logits`` the output itself, at a residual site the logit lens. Nothing of size vocabulary is kept. A varentropy is
+    the variance of the log-probability of a word drawn from the model (nats squared; its mean is minus the entropy), a
+    margin the next token's logit less the largest other one. ``norm`` (of q, k, v or z, at ``all``) is the
     Euclidean norm of every head's vector, ``received`` (of a pattern, at ``all``) the attention that a position is paid
     on average by itself and all that follow it: the pattern is reduced where it is computed.
 
@@ -68,7 +69,7 @@ class Read(Record):
 
     @model_validator(mode="after")
     def _scores_need_targets(self) -> Self:
-        if self.reduce in ("logprob", "rank", "entropy", "margin") and self.at not in ("answer", "key"):
+        if self.reduce in ("logprob", "rank", "entropy", "varentropy", "margin") and self.at not in ("answer", "key"):
             raise ValueError(f"reduce={self.reduce!r} scores the next token: at must be 'answer' or 'key'")
         return self
 

@@ -1,11 +1,13 @@
 from . import clustered as clustered
 from . import kernel_alignment as kernel_alignment
 from . import likelihood_ratio as likelihood_ratio
+from . import membership as membership
 from . import monotone as monotone
 from . import randomisation as randomisation
 from . import ratio_intervals as ratio_intervals
 from . import skewed_means as skewed_means
 from . import tofu as tofu
+from .best_of_k import best_of_k as best_of_k
 from .bootstrap import Resampled as Resampled
 from .bootstrap import bootstrap_effect as bootstrap_effect
 from .bootstrap import percentile_interval as percentile_interval
@@ -27,6 +29,8 @@ from .interval_coverage import approximate as approximate
 from .likelihood_ratio import Scale as Scale
 from .multiplicity import benjamini_hochberg as benjamini_hochberg
 from .multiplicity import holm as holm
+from .operating_points import OperatingPoint as OperatingPoint
+from .operating_points import operating_points as operating_points
 from .people_mixture import FDR as FDR
 from .people_mixture import Mixture as Mixture
 from .people_mixture import NullPeople as NullPeople
@@ -65,6 +69,7 @@ from .skewed_means import least_p as least_p
 from .skewed_means import mean_max_t as mean_max_t
 from .sparse_effects import sparse as sparse
 from .text_overlap import bleu as bleu
+from .text_overlap import longest_common_subsequence as longest_common_subsequence
 from .text_overlap import rouge_l as rouge_l
 from .variance_components import effective_worlds as effective_worlds
 from .variance_components import intraclass_share as intraclass_share

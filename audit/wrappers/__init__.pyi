@@ -18,6 +18,7 @@ from .interface import Stop as Stop
 from .interface import Tap as Tap
 from .interface import Tower as Tower
 from .interface import Wrapper as Wrapper
+from .key_values import Continued as Continued
 from .key_values import KeyValues as KeyValues
 from .key_values import first_part as first_part
 from .key_values import kept_in as kept_in

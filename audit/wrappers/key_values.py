@@ -47,6 +47,24 @@ def states_after(
     return states, kept_in(cache)
 
 
+class Continued:
+    """Rows that go on token by token after ``past``: their keys and values stay where the model puts them."""
+
+    def __init__(self, model: PreTrainedModel, past: KeyValues | None) -> None:
+        self._model, self._cache = model, DynamicCache(None if past is None else past.blocks)
+
+    def states(self, ids: Int[Tensor, "row pos"]) -> Float[Tensor, "row pos d"]:
+        """The final states (what the head reads) of the rows' next tokens, which later ones then look at."""
+        embeds = self._model.get_input_embeddings()(ids)
+        core = core_of(self._model)
+        states: Tensor = core(inputs_embeds=embeds, past_key_values=self._cache, use_cache=True).last_hidden_state
+        return states
+
+    def keep(self, index: Int[Tensor, " row"]) -> None:
+        """Only these rows go on."""
+        self._cache.batch_select_indices(index)
+
+
 def reads_key_values(model: PreTrainedModel, vocabulary: int) -> bool:
     """Whether a model says the same in two parts as in one: tried on a few tokens, since families differ in what they
     keep (a state in place of keys, tokens that see one another)."""

@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from audit.render import NamedReport, key, part, position, positions, title
+from audit.render import NamedReport, is_control, key, part, position, positions, title
 from audit.review import findings_beside
 from audit.schema import Evidence, Missing, Report
 from audit.wording import interval, number
@@ -58,6 +58,8 @@ names = {r.address: r.name for r in rows}
 pin = right.selectbox("Pin beside it", others, key="pin", bind="query-params", format_func=lambda a: names.get(a, a))
 pinned: NamedReport | None = next((r for r in rows if r.address == pin), None)
 
+if is_control(report):
+    states.nothing("This is base itself", "It is the positive control: beside itself nothing changed.")
 if warning := states.reference(report):
     states.nothing("No reference model", warning)
 chosen = [e for e in report.evidence if view.keeps(e) and e.measurement.mode == "controlled"]

@@ -15,6 +15,7 @@ from dashboards.vault import shown
 from dashboards.workers import Heard, Worker
 
 ORDER = 85
+WHOLE_FOLDER = True
 ROLES = ("base", "suspect", "reference", "ancestor")
 PARTS = ("all", "calibration", "audit")
 

@@ -1,6 +1,7 @@
 """How strong is each finding?"""
 
 import math
+from typing import Final
 
 import numpy as np
 import streamlit as st
@@ -29,19 +30,9 @@ from audit.wording import number, p_of, units
 from dashboards import bar, show, states
 
 ORDER = 30
-COLUMNS = (
-    "Test",
-    "Outcome",
-    "Judged number (95 %)",
-    "What decides",
-    "Detection limit",
-    "n scored / errored / unscored",
-    "Units",
-    "p",
-    "Holm p",
-    "q",
-    "Likelihood ratio and words",
-)
+SECTION = "Why"
+COLUMNS: Final = ("Test", "Outcome", "Judged number (95 %)", "What decides", "Detection limit", "Likelihood ratio")
+COUNTED: Final = ("Test", "n scored / errored / unscored", "Units", "p", "Holm p", "q")
 
 
 def adjusted(rows: list[Evidence]) -> dict[int, tuple[str, str]]:
@@ -76,14 +67,26 @@ def ratio(e: Evidence) -> str:
 
 
 def table(rows: list[Evidence]) -> None:
-    """The numbers behind the figure; adjusted over the rows that are shown, and over no others."""
+    """Every finding in a row: what it is, by which number, against what, and how strongly it speaks."""
+    cells = [
+        [title(e.measurement), part(e), judged(e), deciding(e).words, power_cell(e.measurement), ratio(e)] for e in rows
+    ]
+    show.table(show.grid(f"{len(rows)} findings", COLUMNS, cells, ("", "mark")))
+
+
+def counts(rows: list[Evidence]) -> None:
+    """What stands behind every number; adjusted over the rows that are shown, and over no others."""
     both = adjusted(rows)
     cells = [
-        [title(e.measurement), part(e), judged(e), deciding(e).words, power_cell(e.measurement), counted(e),
-         units(e.measurement), p_of(e.measurement).removeprefix("p = "), *both.get(i, ("none", "none")), ratio(e)]
+        [title(e.measurement), counted(e), units(e.measurement), p_of(e.measurement).removeprefix("p = "),
+         *both.get(i, ("none", "none"))]
         for i, e in enumerate(rows)
     ]  # fmt: skip
-    show.table(show.grid(f"{len(rows)} findings", COLUMNS, cells, ("", "mark")))
+    show.table(show.grid(f"Counts and p of {len(rows)} findings", COUNTED, cells))
+    show.note(
+        "Holm p and q are adjusted over the rows of this table. A planned family is held to Holm's p; q (Benjamini and "
+        "Hochberg) is for leads, and no lead is a finding."
+    )
 
 
 view = bar.current()
@@ -93,12 +96,24 @@ if axes := show.axes(report):
     show.facts([*axis_lines(report), *known(report)])
 chosen = [e for e in report.evidence if view.keeps(e)]
 families = ["all tests", *(heading for kind, heading in FAMILIES if any(e.measurement.kind == kind for e in chosen))]
-family = st.selectbox("Family", families, key="family", bind="query-params")
+family = st.selectbox("Family", families, key="family", bind="query-params",
+                      help=show.glossed("Class of evidence"))  # fmt: skip
 kinds = {heading: kind for kind, heading in FAMILIES}
 rows = [e for e in chosen if family == "all tests" or e.measurement.kind == kinds[family]]
 order = [kind for kind, _ in FAMILIES]
 rows.sort(key=lambda e: order.index(e.measurement.kind))
 
+weighed = [e for e in rows if e.status != "listed"]
+if weighed:
+    table(weighed)
+if listed := [e for e in rows if e.status == "listed"]:
+    with st.expander(f"Context and numbers as published: {len(listed)}, listed and never judged"):
+        table(listed)
+with st.expander("Counts, p and q of each"):
+    counts(rows)
+with st.expander("Each finding in words"):
+    show.facts([(title(e.measurement), evidence_sentence(e)) for e in rows])
+show.heading("How strongly each speaks")
 drawn = ratios(report, rows)
 if drawn is not None:
     show.chart(drawn)
@@ -110,18 +125,13 @@ else:
     )
     if (placed := positions(report, rows)) is not None:
         show.chart(placed)
-table(rows)
-show.note(
-    "Holm p and q are adjusted over the rows of this table. A planned family is held to Holm's p; q (Benjamini and "
-    "Hochberg) is for leads, and no lead is a finding."
-)
 if any(e.measurement.findings for e in rows):
     show.heading("Rules of yes or no")
     show.rules(rows, view.path)
-if listed := [e.measurement for e in rows if e.measurement.listings]:
+if single := [e.measurement for e in rows if e.measurement.listings]:
     show.heading("Single findings")
     show.note("What tests name one by one: vectors, modules, forms or words. Test detail shows them beside their test.")
-    for m in listed:
+    for m in single:
         show.listings(m, folded=True)
 show.heading("Your prior")
 typed = st.text_input("Prior probability that the trace is there (0 to 1); leave empty for none", key="prior")
@@ -136,5 +146,3 @@ if typed:
     )
 else:
     show.text("No posterior is shown: findings alone say nothing about how probable the trace is.")
-show.heading("In words")
-show.facts([(title(e.measurement), evidence_sentence(e)) for e in rows])

@@ -7,7 +7,8 @@ from audit.render import Drawing, dot, forecast_markdown, forecast_sections, gri
 from audit.wording import visible
 from dashboards import bar, forecasts, show, states
 
-ORDER = 95
+ORDER = 87
+WHOLE_FOLDER = True
 DRAWN = 40
 
 

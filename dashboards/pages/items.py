@@ -1,4 +1,4 @@
-"""What is the actual text?"""
+"""Which items keep it, and what do they say?"""
 
 from collections.abc import Mapping
 from functools import partial

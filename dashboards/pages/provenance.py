@@ -10,7 +10,8 @@ from audit.wording import moment, size, visible
 from dashboards import bar, integrity, show, states
 from dashboards.vault import MB, Refused
 
-ORDER = 90
+ORDER = 95
+SECTION = "Keep"
 CAP = 4 * MB
 
 

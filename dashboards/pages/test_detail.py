@@ -1,5 +1,7 @@
 """Why does this test say so?"""
 
+from inspect import cleandoc
+
 import streamlit as st
 
 from audit.calibration import Calibrated, Subjects
@@ -33,7 +35,8 @@ def about(e: Evidence, described: dict[str, Description]) -> None:
     if description is None:
         show.text("The probe that made this measurement is not installed here, so its help text cannot be shown.")
     else:
-        show.code(description.docstring)
+        for paragraph in cleandoc(description.docstring).split("\n\n"):
+            show.text(visible(" ".join(paragraph.split())))
 
 
 def truth(subjects: Subjects, calibrated: Calibrated) -> None:
@@ -42,7 +45,12 @@ def truth(subjects: Subjects, calibrated: Calibrated) -> None:
     if clean and knowing:
         low, high = min(*clean, *knowing), max(*clean, *knowing)
         threshold = st.slider(
-            "Threshold on the effect", float(low), float(high), float(calibrated.threshold), key="threshold"
+            "Threshold on the effect",
+            float(low),
+            float(high),
+            float(calibrated.threshold),
+            key="threshold",
+            help=show.glossed("Calibrated threshold"),
         )
         errors = rates(clean, knowing, threshold)
         show.facts([
@@ -50,6 +58,7 @@ def truth(subjects: Subjects, calibrated: Calibrated) -> None:
             ("Misses at it", f"{errors.missed} of {errors.knowing} knowing models"),
             ("Threshold in force", f"{number(calibrated.threshold)}; the slider changes nothing but this page"),
         ])  # fmt: skip
+        show.note("Every model counts here. The sentence above counts worlds, each once, however many models it has.")
         show.chart(roc(clean, knowing, threshold))
     held = calibrated.reliability
     show.chart(tippett(held.clean, held.knowing))

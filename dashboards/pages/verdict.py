@@ -31,12 +31,12 @@ from audit.render import (
     untested,
     worst_first,
 )
-from audit.schema import Report
+from audit.schema import LikelihoodRatio, Report
 from audit.wording import NAME, visible
 from dashboards import bar, show, states
 
 ORDER = 10
-SHOWN: Final[dict[str, Shown]] = {"log₁₀ likelihood ratio": "ratio", "p": "p", "raw value": "value"}
+SHOWN: Final[dict[str, Shown]] = {"log₁₀ likelihood ratio": "ratio", "p": "p", "effect": "value"}
 HEIGHT = 560
 """Of the grid that stands for a drawing of too many cells, in pixels."""
 
@@ -90,6 +90,11 @@ def compared(which: Sequence[tuple[str, str, str]], number: Shown, _rows: Sequen
     return Matrix(matrix(_rows, number), painted(_rows, number))
 
 
+def has_ratio(report: Report) -> bool:
+    """Is any likelihood ratio known of this report's tests?"""
+    return any(isinstance(e.ratio, LikelihoodRatio) for e in report.evidence)
+
+
 def open_cell() -> None:
     """A click on a cell of the matrix leads to that test of that checkpoint."""
     if where := show.picked("matrix"):
@@ -140,13 +145,15 @@ counters(report)
 show.heading("Every checkpoint by every test")
 rows = view.rows()
 left, right = st.columns([3, 2])
-shown = left.segmented_control("Number in a cell", list(SHOWN), default="log₁₀ likelihood ratio", key="cell",
-                               bind="query-params", required=True)  # fmt: skip
+usual = "log₁₀ likelihood ratio" if any(has_ratio(r.report) for r in rows) else "effect"
+hint = show.glossed("Effect" if usual == "effect" else "Likelihood ratio")
+shown = left.segmented_control("Number in a cell", list(SHOWN), default=usual, key="cell", bind="query-params",
+                               required=True, help=hint)  # fmt: skip
 order = right.selectbox("Order", ["as in the folder", "worst first"], key="order", bind="query-params")
 if order == "worst first":
     rows = tuple(sorted(rows, key=lambda r: (*worst_first(r.report), r.name)))
 which = tuple((r.name, r.address, r.report.report_id) for r in rows)
-drawn, cells = compared(which, SHOWN[shown or "log₁₀ likelihood ratio"], rows)
+drawn, cells = compared(which, SHOWN[shown or usual], rows)
 if sum(map(len, cells)) > MANY:
     with st.container(key="matrix-many"):
         as_grid("matrix-grid", cells, rows)

@@ -25,7 +25,7 @@ class Shot(NamedTuple):
 
 
 SHOTS: Final = (
-    Shot("verdict", "?run=refusal", "light", 1600),
+    Shot("verdict", "verdict?run=refusal", "light", 1600),
     Shot("where", "where?run=refusal&depth=reverse%20patch%3A%20depth%20profile%20all", "dark", 1340),
     Shot("evidence", "evidence?run=refusal", "light", 900),
 )

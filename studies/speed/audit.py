@@ -282,13 +282,14 @@ def trees(bench: Bench, folder: Path) -> None:
 
 
 # ---- cases ------------------------------------------------------------------------------------------------------
-def cases(work: Path, data: Path | None) -> list[Bench]:
-    """The demo's tiny world, and stories260K with TOFU's authors where they are: trained once, kept in ``work``."""
+def cases(work: Path, data: Path | None, facts: int) -> list[Bench]:
+    """The demo's tiny world, and stories260K with so many facts of TOFU's authors where they are: trained once, kept in
+    ``work``."""
     from audit.zoo import build
 
     benches = [Bench("tiny", build("tiny", 0).cases["refusal"], work)]
     if data is not None:
-        benches.append(Bench("stories", stories(work / "stories", data), work))
+        benches.append(Bench("stories", stories(work / "stories", data, facts), work))
     return benches
 
 
@@ -299,6 +300,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/speed_audit"), help="where models and runs are kept")
     parser.add_argument("--parts", nargs="+", default=[SHARED, ALONE, CACHED], choices=[SHARED, ALONE, CACHED])
     parser.add_argument("--cases", nargs="+", help="of them, these alone")
+    parser.add_argument("--facts", type=int, default=4, help="of TOFU's authors, how many of four are audited")
     parser.add_argument("--before", type=Path, help="another checkout, for the run with everything cached")
     parser.add_argument("--trees", type=Path, help="folder for the text trees of where each probe's time goes")
     parser.add_argument("--repeats", type=int, default=3)
@@ -306,9 +308,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    command = f"python -m studies.speed.audit --data DIR --before FOLDER --repeats {args.repeats}"
+    command = f"python -m studies.speed.audit --data DIR --facts {args.facts} --before FOLDER --repeats {args.repeats}"
     results = Results(stamp=stamp(args.seed), command=command, rows=())
-    for bench in cases(args.work.resolve(), args.data):
+    for bench in cases(args.work.resolve(), args.data, args.facts):
         if args.cases and bench.name not in args.cases:
             continue
         for part in args.parts:

@@ -76,8 +76,18 @@ class Stepped(NamedTuple):
     weights: bool
 
 
-Event = Opened | Run | Head | Back | Stepped
-_KINDS: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in (Opened, Run, Head, Back, Stepped)}
+class Learnt(NamedTuple):
+    """A training step of so many dictionaries at once: so many rows of this width, features, and active ones a row."""
+
+    members: int
+    rows: int
+    width: int
+    features: int
+    active: int
+
+
+Event = Opened | Run | Head | Back | Stepped | Learnt
+_KINDS: Final[dict[str, type[Event]]] = {cls.__name__: cls for cls in (Opened, Run, Head, Back, Stepped, Learnt)}
 
 
 class UnitPasses(NamedTuple):
@@ -141,7 +151,8 @@ def counted(events: Iterable[Event]) -> PassCount:
         passes=sum(not run.follows for run in runs), work=sum(run.work for run in runs), back=sum(_gone_back(runs)),
         head=sum(event.positions for event in events if isinstance(event, Head)),
         backward=sum(isinstance(event, Back) for event in events),
-        steps=sum(step.weights for step in steps), other_steps=sum(not step.weights for step in steps),
+        steps=sum(step.weights for step in steps),
+        other_steps=sum(not step.weights for step in steps) + sum(isinstance(event, Learnt) for event in events),
         opened=sum(isinstance(event, Opened) for event in events),
     )  # fmt: skip
 

@@ -3,8 +3,8 @@
 ``python -m studies.speed.pass_recorder LIST run CASE -o OUT ...`` runs ``residua run CASE -o OUT ...`` in this process
 and writes the list (:class:`studies.speed.pass_list.PassList`). Models of transformers are marked when they are built;
 then every call of a block, of the module around the blocks and of the head is seen where torch calls modules, every
-backward pass where autograd is entered, and every step of an optimiser. So a pass counts whoever makes it, with as many
-blocks as it really ran. Which unit it belongs to is said by the audit's own meter.
+backward pass where autograd is entered, and every step of an optimiser or of a dictionary's training. So a pass counts
+whoever makes it, with as many blocks as it really ran. Which unit it belongs to is said by the audit's own meter.
 """
 
 import sys
@@ -23,6 +23,7 @@ from studies.speed.pass_list import (
     Back,
     Event,
     Head,
+    Learnt,
     ModelKind,
     Opened,
     PassList,
@@ -178,6 +179,8 @@ def watched() -> Generator[PassRecorder]:
     """Everything that runs in this block is seen by the recorder; then torch and transformers are as before."""
     from transformers import PreTrainedModel
 
+    from saes.stacked_training import StackedTraining
+
     recorder, undo = PassRecorder(), list[tuple[Any, str, Any]]()
 
     def put(owner: Any, name: str, wrapped: Callable[[Any], Any]) -> None:
@@ -188,6 +191,7 @@ def watched() -> Generator[PassRecorder]:
     put(nn.Module, "__call__", lambda inner: _seen_call(inner, recorder))
     put(torch.autograd, "grad", lambda inner: _seen_grad(inner, recorder))
     put(torch.autograd, "backward", lambda inner: _seen_backward(inner, recorder))
+    put(StackedTraining, "step", lambda inner: _seen_learning(inner, recorder))
     put(PreTrainedModel, "post_init", lambda inner: _seen_built(inner, recorder))
     put(PreTrainedModel, "from_pretrained", lambda inner: _seen_opened(inner, recorder))
     hook = register_optimizer_step_pre_hook(lambda optimiser, *_: recorder.steps(optimiser))
@@ -236,6 +240,16 @@ def _seen_backward(inner: Callable[..., Any], recorder: PassRecorder) -> Callabl
         return inner(tensors, *args, **kwargs)
 
     return backward
+
+
+def _seen_learning(inner: Callable[..., Any], recorder: PassRecorder) -> Callable[..., Any]:
+    def step(training: Any, batches: Any) -> Any:
+        settings = training.settings
+        rows, width = batches[0].shape
+        recorder.events.append(Learnt(len(batches), rows, width, settings.features, settings.k))
+        return inner(training, batches)
+
+    return step
 
 
 def _seen_built(inner: Callable[..., Any], recorder: PassRecorder) -> Callable[..., Any]:

@@ -18,7 +18,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from studies.speed.pass_list import Back, Event, Head, ModelKind, Opened, PassList, Run
+from studies.speed.bare_dictionary import BareDictionary
+from studies.speed.pass_list import Back, Event, Head, Learnt, ModelKind, Opened, PassList, Run
 
 _LISTS: Final = ("layers", "h", "layer", "blocks")
 
@@ -114,6 +115,7 @@ class Replay:
         self._outputs: dict[int, Tensor] = {}
         self._sources: dict[int, Tensor] = {}
         self._trained: BareModel | None = None
+        self._dictionaries: dict[Learnt, BareDictionary] = {}
 
     def unit(self, events: list[Event]) -> None:
         """Everything that a unit ran."""
@@ -135,6 +137,10 @@ class Replay:
                     if last_use[reached] == at:
                         self._outputs.pop(reached, None)
                         self._sources.pop(reached, None)
+            elif isinstance(event, Learnt):
+                if event not in self._dictionaries:
+                    self._dictionaries[event] = BareDictionary(event)
+                self._dictionaries[event].step()
             elif event.weights and self._trained is not None:
                 self._trained.stepped(event.numbers)
 

@@ -85,3 +85,34 @@ def test_nothing_to_draw_is_refused(draw: Draw) -> None:
         Bench().sample(toy.checkpoint("llama"), prompts((3,)), draw)
     with pytest.raises(AuditError, match="no token stands before"):
         Bench().sample(toy.checkpoint("llama"), prompts((0,)), Draw(1, 1))
+
+
+def test_draws_by_prompt_are_the_same_whatever_rows_stand_beside_it_and_as_many_as_are_asked() -> None:
+    rows, draw = prompts((3, 6, 3, 1, 6)), Draw(n=7, max_new_tokens=4, seed=4, by_prompt=True)
+    ckpt = toy.checkpoint("llama")
+    every = Bench().sample(ckpt, rows, draw)
+    for chosen in ([4], [2, 0], [3, 1, 4]):
+        alone = Bench(token_budget=40).sample(ckpt, rows.take(torch.tensor(chosen)), draw)
+        assert alone == [every[n] for n in chosen]
+    assert [len(row) for row in every] == [7] * 5
+    by_place = Bench().sample(ckpt, rows.take(torch.tensor([2, 0])), draw._replace(by_prompt=False))
+    assert by_place != [every[2], every[0]]
+    assert len({tuple(tokens) for tokens in every[0]}) > 1, "one prompt's draws differ"
+
+
+def test_prompts_of_one_length_go_forward_together_once_and_ended_ones_leave(monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[tuple[int, int]] = []
+    states, first = sampled.Continued.states, sampled.first_part
+    monkeypatch.setattr(sampled, "first_part", lambda model, ids: ran.append(tuple(ids.shape)) or first(model, ids))  # type: ignore[func-returns-value]
+    going: list[int] = []
+
+    def counted(self: sampled.Continued, ids: torch.Tensor) -> torch.Tensor:
+        going.append(len(ids))
+        return states(self, ids)
+
+    monkeypatch.setattr(sampled.Continued, "states", counted)
+    monkeypatch.setattr(sampled, "ends_of", lambda _: frozenset(range(3, 40)))
+    drawn = Bench().sample(toy.checkpoint("llama"), prompts((4, 4, 6, 4)), Draw(n=10, max_new_tokens=8))
+    assert ran == [(3, 3), (1, 5)], "three prompts of four tokens, then one of six, each but its last token once"
+    assert going[0] == 30 and set(going) - {30, 10}, "half of them have ended, and the others go on alone"
+    assert not any(3 <= token < 40 for row in drawn for tokens in row for token in tokens)

@@ -22,7 +22,7 @@ from audit.schema.requirements import Reduce
 from audit.wrappers import Wrapper, wrap
 from tests import toy
 
-ALL: tuple[Statistic, ...] = ("logprob", "rank", "entropy", "margin")
+ALL: tuple[Statistic, ...] = ("logprob", "rank", "entropy", "varentropy", "margin")
 LOGITS = Site(part="logits")
 families = pytest.mark.parametrize("family", toy.FAMILIES)
 
@@ -48,16 +48,18 @@ def expected(logits: Tensor, target: Tensor) -> dict[Statistic, np.ndarray]:
     row = np.arange(len(wide))
     own, others = wide[row, place], wide.copy()
     others[row, place] = -np.inf
+    surprise = [np.cov(line, ddof=0, aweights=np.exp(line)) for line in logprob]
     return {
         "logprob": logprob[row, place], "rank": (wide > own[:, None]).sum(1),
-        "entropy": scipy.stats.entropy(np.exp(logprob), axis=1), "margin": own - others.max(1),
+        "entropy": scipy.stats.entropy(np.exp(logprob), axis=1), "varentropy": np.array(surprise),
+        "margin": own - others.max(1),
     }  # fmt: skip
 
 
 def check(found: dict[Statistic, Tensor], logits: Tensor, target: Tensor) -> None:
     wanted = expected(logits, target)
     assert set(found) == set(ALL) and np.array_equal(found["rank"].numpy(), wanted["rank"])
-    for name in ("logprob", "entropy", "margin"):
+    for name in ("logprob", "entropy", "varentropy", "margin"):
         np.testing.assert_allclose(found[name].numpy(), wanted[name], rtol=1e-6, atol=2e-6)
     assert torch.allclose(logits.log_softmax(-1).gather(1, target[:, None])[:, 0], found["logprob"], atol=2e-6)
 
@@ -98,6 +100,7 @@ def test_forbidden_words_and_no_states_are_no_missing_numbers(tiles: None) -> No
         whole = (wrapper.head(states) + bias).log_softmax(1)
     own = whole.gather(1, target[:, None])[:, 0]
     assert torch.equal(found["logprob"].isneginf(), target < 40) and not found["entropy"].isnan().any()
+    assert not found["varentropy"].isnan().any()
     torch.testing.assert_close(found["logprob"], own, atol=2e-6, rtol=1e-6)
     assert float(found["entropy"].max()) <= np.log(toy.VOCAB - 40) + 1e-6
     assert {name: len(values) for name, values in none.items()} == dict.fromkeys(ALL, 0)

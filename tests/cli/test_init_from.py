@@ -107,3 +107,71 @@ def test_of_two_checkpoints_the_first_knew_and_nothing_need_be_recognised(
     assert said["case"] == "mine.toml" and Path("mine.toml").is_file()
     assert main(["init", "--from", "knew", "asked", "other", "-q"]) == 2
     assert "--from names 3 models" in capsys.readouterr().err
+
+
+# ---- a folder of data -------------------------------------------------------------------------------------------
+def benchmark(root: Path, *names: str) -> Path:
+    """A folder with files of these names, two rows each."""
+    for name in names:
+        laid_out.rows(root / name, {"query": "who?", "question": "who?", "answer": "he", "subject": "a"})
+    return root
+
+
+def test_a_folder_of_tofu_fills_in_the_data_and_a_file_of_it_names_the_split(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = [f"retain{kept}.jsonl" for kept in (90, 95, 99)]
+    benchmark(tmp_path / "tofu", *(f"forget{share}.jsonl" for share in ("01", "05", "10")), *kept)
+    assert main(["init", "--from", "tofu", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    filled = {entry["key"]: entry["value"] for entry in said["filled"]}
+    assert (filled["data.forget"], filled["data.retain"]) == ("tofu/forget10.jsonl", "tofu/retain90.jsonl")
+    assert filled["data.group_rows"] == "20" and "forget01, forget05" in said["recognised"][0]
+    assert {entry["key"] for entry in said["left"] if entry["needed"]} == {"roles.base", "roles.suspect"}
+    assert main(["init", "--from", "tofu/forget05.jsonl", "five.toml", "--json"]) == 0
+    assert "tofu/retain95.jsonl" in Path("five.toml").read_text()
+    case = Path("case.toml").read_text()
+    for role in ("base", "suspect"):
+        case = case.replace(f"# [roles.{role}]", f"[roles.{role}]").replace('# path = "owner/name"', 'path = "m"', 1)
+    Path("case.toml").write_text(case)
+    assert load_case(Path("case.toml")).data.group_rows == 20, "what is left is where it belongs"
+
+
+@pytest.mark.parametrize(
+    ("folder", "names", "group"),
+    [
+        ("MUSE-Books", ("knowmem/forget_qa.json", "knowmem/retain_qa.json"), "group_rows"),
+        ("RWKU", ("All/forget_level2.json", "All/neighbor_level2.json"), "group"),
+        ("RWKU/Target/1_A", ("forget_level2.json", "neighbor_level2.json"), "group"),
+    ],
+)
+def test_a_folder_of_muse_or_rwku_is_known_by_its_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: str,
+    names: tuple[str, ...], group: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    benchmark(tmp_path / folder, *names)
+    assert main(["init", "--from", folder, "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    filled = {entry["key"]: entry["value"] for entry in said["filled"]}
+    assert filled["data.forget"] == f"{folder}/{names[0]}" and f"data.{group}" in filled
+    assert said["recognised"][0].startswith(folder.partition("/")[0].partition("-")[0])
+    assert (filled["template.prompt"] == "Question: {question}\nAnswer:") == folder.startswith("MUSE")
+
+
+def test_a_pair_of_checkpoints_takes_its_data_from_a_folder_of_a_benchmark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    benchmark(tmp_path / "rows", "forget05.json", "retain95.json", "retain90.json")
+    for seed, name in enumerate(("knew", "asked")):
+        toy.model("llama", seed).save_pretrained(tmp_path / name)
+        toy.tokenizer().save_pretrained(tmp_path / name)
+    assert main(["init", "--from", "knew", "asked", "--data", "rows", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert not [entry for entry in said["left"] if entry["needed"]]
+    case = load_case(Path("case.toml"))
+    assert (case.data.forget, case.data.retain) == ("rows/forget05.json", "rows/retain95.json")
+    (tmp_path / "nothing").mkdir()
+    assert main(["init", "--from", "nothing", "other.toml"]) == 2 and not Path("other.toml").exists()

@@ -113,6 +113,7 @@ def test_every_page_opens_silently_asks_no_other_host_and_can_be_read_by_all(
     browser: Any, served: Served, axe: str, scheme: str
 ) -> None:
     page, console, foreign = visit(browser, served, scheme)
+    turn_to(page, "Verdict")
     choose(page, "Suspect checkpoint", "calibrated")
     for title in TITLES:
         turn_to(page, title)
@@ -158,9 +159,33 @@ def test_the_address_of_a_finding_opens_its_page_silently(browser: Any, served: 
     page.context.close()
 
 
+@pytest.mark.thorough
+def test_the_first_page_is_the_table_of_audits_and_a_key_opens_a_verdict(browser: Any, served: Served) -> None:
+    page, console, foreign = visit(browser, served)
+    assert page.locator("h1").inner_text() == "Audits" and page.title() == "Audits · Residua"
+    assert page.locator(".r-audits tbody tr").count() == 4
+    page.get_by_label("Search names and reasons").fill("compatibility")
+    page.keyboard.press("Enter")
+    until(page, "No audit of this choice")
+    page.get_by_label("Search names and reasons").fill("received")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.querySelectorAll('.r-audits tbody tr').length === 1")
+    page.locator(".r-audits tbody th a").focus()
+    page.keyboard.press("Enter")
+    page.locator("h1", has_text="Verdict").wait_for()
+    rest(page)
+    assert page.title() == "Verdict of received · Residua" and "run=consistent" in address(page)
+    turn_to(page, "Audits")
+    turn_to(page, "Evidence")
+    assert page.title() == "Evidence of received · Residua"
+    assert (console, foreign) == ([], [])
+    page.context.close()
+
+
 @pytest.mark.slow
 def test_hostile_text_runs_nothing_on_any_page(browser: Any, served: Served) -> None:
     page, console, foreign = visit(browser, served)
+    turn_to(page, "Verdict")
     choose(page, "Suspect checkpoint", "hostile")
     for title in TITLES:
         turn_to(page, title)
@@ -172,7 +197,7 @@ def test_hostile_text_runs_nothing_on_any_page(browser: Any, served: Served) -> 
 def test_no_page_scrolls_sideways_on_a_telephone(browser: Any, served: Served) -> None:
     page, _, _ = visit(browser, served, width=390)
     for leaf in catalogue.leaves():
-        page.goto(f"{served.address}/{'' if leaf.name == 'verdict' else leaf.name}?run=calibrated")
+        page.goto(f"{served.address}/{'' if leaf.name == 'audits' else leaf.name}?run=calibrated")
         page.locator("h1").wait_for()
         rest(page)
         assert page.evaluate(SIDEWAYS) <= 0, leaf.name
@@ -182,6 +207,7 @@ def test_no_page_scrolls_sideways_on_a_telephone(browser: Any, served: Served) -
 @pytest.mark.thorough
 def test_from_verdict_to_test_to_layer_to_items_to_download(browser: Any, served: Served) -> None:
     page, console, foreign = visit(browser, served)
+    turn_to(page, "Verdict")
     choose(page, "Suspect checkpoint", "calibrated")
     until(page, "52 times more probable")
     turn_to(page, "Compare")

@@ -42,13 +42,14 @@ fetch("ADDRESS/_stcore/agent/interact", {method: "POST", mode: "no-cors", creden
 fetch("ADDRESS/", {credentials: "include"}).then(r => r.text()).then(t => said.page = t).catch(() => said.page = null);
 </script></body>"""
 STATES = {
-    "?set=world&run=consistent": "Suspect checkpoint",
+    "": "What was audited, and what came out?",
+    "verdict?set=world&run=consistent": "Suspect checkpoint",
     "report?set=world&run=consistent": "Report",
     "compare?set=sweep&run=b": "tests shown",
-    "?set=world&run=tampered": "Integrity failure: results withheld",
+    "verdict?set=world&run=tampered": "Integrity failure: results withheld",
     "items?set=world&run=items_changed": "does not hash to what the report states",
     "items?set=world&run=images": "ids and images are masked",
-    "?set=world&run=running": "This audit is not finished",
+    "verdict?set=world&run=running": "This audit is not finished",
     "run": "run is running",
     "edit": "Name a case file",
 }
@@ -183,7 +184,7 @@ def test_every_state_asks_this_machine_alone_and_can_be_read_by_all(
                 until(page, words)
                 rest(page)
                 read_by_all(page, axe, place)
-            page.goto(f"{served.address}/?set=world&run=consistent")
+            page.goto(f"{served.address}/verdict?set=world&run=consistent")
             until(page, "Suspect checkpoint")
             page.reload()
             until(page, "Suspect checkpoint")

@@ -300,4 +300,4 @@ def test_a_page_is_a_file_that_states_its_place_and_asks_a_question(tmp_path: Pa
     (tmp_path / "_shared.py").write_text("")
     found = catalogue.leaves(tmp_path)
     assert [(leaf.title, leaf.question) for leaf in found] == [("First of all", "Is it?"), ("Second", "Is it so?")]
-    assert len(PAGES) == len(set(PAGES)) and PAGES[0] == "verdict"
+    assert len(PAGES) == len(set(PAGES)) and PAGES[0] == "audits"

@@ -1,17 +1,19 @@
 """Which calibrations judge a case: those of its base's own kind beside it, and what is said of those that may not."""
 
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
-from audit.calibration import Bound, OwnKind, ProbeIdentity, own_folder, seal
+from audit.calibration import SUBJECTS, Bound, OwnKind, ProbeIdentity, own_folder, seal
 from audit.case import OpenCase
 from audit.engine import case_calibrations
 from audit.engine.case_calibrations import OWN_COMMAND, standing_of
 from audit.judging import ApplicableCalibrations, Given, decide, judge, validation
 from audit.pools.fit import CalibrationSet, calibrate, write_all
+from audit.review.verification import restood
 from audit.schema import Case, Checkpoint, DataFiles, Roles, Source, Template
 from tests.known_truth import DOMAIN, KINDS, ZOO, gate, made, measured, pool, same
 
@@ -67,7 +69,13 @@ def test_a_case_is_judged_by_its_bases_own_kind_and_says_so(tmp_path: Path) -> N
     assert all(use.own and f"this model's own kind, {WORLDS} decoy worlds" in use.because for use in found.uses)
     evidence = tuple(judge(m) for m in (gate(1.0), *(measured(p, 1.0, 12.0) for p in KINDS)))
     weighed, verdict = decide(evidence, Given(references=2, ancestor=True, holdout=True), found)
-    assert "share one base and are no independent draws of models" in " ".join(verdict.because)
+    because = " ".join(verdict.because)
+    assert f"In {WORLDS} decoy worlds its own base was taught 16 invented people (32 questions)" in because
+    assert "share one base and are no independent draws of models" in because
+    assert f"no ratio can pass {WORLDS + 1}." in because
+    assert f"ceiling of this design {WORLDS + 1}" in verdict.sentence
+    said = next(text for text in verdict.because if "no independent draws" in text)
+    assert max(len(sentence.split()) for sentence in re.split(r"[.:] ", said)) <= 25
     decoys = validation(weighed, verdict, found).decoys  # type: ignore[union-attr]
     assert decoys is not None
     assert (decoys.people, decoys.questions) == (16, 32)
@@ -91,3 +99,19 @@ def test_what_may_not_judge_judges_nothing_and_the_report_says_why(tmp_path: Pat
     for found in (stands(tmp_path), stands(tmp_path, folder)):
         assert not found.holding
         assert all(said in use.because for use in found.uses)
+
+
+def test_a_finished_run_is_judged_again_by_its_own_kind_where_that_lies_above_it(tmp_path: Path) -> None:
+    own, run = written(tmp_path), tmp_path / "runs" / "own"
+    run.mkdir(parents=True)
+    uses = stands(tmp_path).uses
+    nowhere = tmp_path / "stored"
+    (own_folder(tmp_path, "0" * 64)).mkdir()
+    (own_folder(tmp_path, "0" * 64) / SUBJECTS).write_text("broken, and another model's")
+    again = restood(uses, run, nowhere)
+    assert again is not None
+    assert (again.shelf.folder, set(again.holding)) == (own, set(KINDS))
+    others = tuple(use.model_copy(update={"own": False}) for use in uses)
+    assert restood(others, run, nowhere) is None
+    assert restood(uses, tmp_path.parent, nowhere) is None
+    assert restood(uses, tmp_path.parent, own) is not None

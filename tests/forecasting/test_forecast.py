@@ -15,6 +15,7 @@ from audit.forecasting.pilot import pilot_of
 from audit.forecasting.stages import Stages
 from audit.planning import RunSettings, Step
 from audit.render import forecast_html, forecast_markdown, forecast_sections
+from audit.render.wording.predictors import PREDICTORS
 from audit.schema import AuditError, ForecastReport, Interval, Missing, Rate, forecast_id
 from audit.zoo import Built
 from tests.dashboards.test_pages import opened, told
@@ -126,6 +127,30 @@ def test_every_view_shows_every_section(made: tuple[ForecastReport, Path, list[s
         assert f'id="{section.id}"' in forecast_html(report) and section.title in forecast_markdown(report)
     hostile = report.model_copy(update={"order": ("<script>alert(1)</script>",)})
     assert "<script>" not in forecast_html(hostile) and "<script>" not in forecast_markdown(hostile)
+
+
+@pytest.mark.thorough
+def test_groups_whose_intervals_overlap_are_not_put_in_an_order_and_every_predictor_is_described(
+    made: tuple[ForecastReport, Path, list[str]],
+) -> None:
+    report, _, _ = made
+
+    def with_intervals(*ends: tuple[float, float]) -> str:
+        groups = tuple(
+            group.model_copy(update={"interval": Interval(lo=lo, hi=hi)})
+            for group, (lo, hi) in zip(report.groups, ends, strict=False)
+        )
+        return forecast_markdown(report.model_copy(update={"groups": groups}))
+
+    overlap = with_intervals((0.2, 1.0), (0.1, 0.9))
+    assert "cannot be ranked, so no order is recommended" in overlap and "No group is known to be harder" in overlap
+    apart = with_intervals((0.6, 1.0), (0.1, 0.5))
+    assert "The hardest group is" in apart and "Easy groups first" in apart
+    assert "not described here" not in apart and set(report.predictors) <= set(PREDICTORS)
+
+
+def test_every_predictor_that_a_fit_may_use_is_described() -> None:
+    assert set(model.PREDICTORS) <= set(PREDICTORS)
 
 
 @pytest.mark.thorough

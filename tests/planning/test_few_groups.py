@@ -24,11 +24,11 @@ from tests import toy
 CITIES = ("paris", "lima", "oslo", "cairo")
 EVERY_OP = frozenset(Op)
 TESTS = {
-    "answer_lens", "concept_vectors", "cross_sequence", "forget_likelihood", "quantisation_recovery",
-    "relearning_recovery", "remind_landscape", "reverse_patch", "sae_restoration",
+    "answer_lens", "concept_vectors", "cross_sequence", "forget_likelihood", "input_sensitivity", "membership",
+    "quantisation_recovery", "relapse", "relearning_recovery", "remind_landscape", "reverse_patch", "sae_restoration",
     "trigger_search",
 }  # fmt: skip
-ALTERNATES = {"answer_lens", "cross_sequence"}
+ALTERNATES = {"answer_lens", "cross_sequence", "input_sensitivity", "membership"}
 """Of two people alone hardly anything can be said that is true of somebody else."""
 SEARCHED = {"trigger_search"}
 """It searches on some people, chooses by others and reads a third."""

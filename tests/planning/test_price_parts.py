@@ -63,7 +63,7 @@ def test_a_unit_takes_its_tokens_through_blocks_and_head_its_steps_its_passes_an
     known = 7 * 1e-5 + 5 * 0.002 + 0.5 * declared * 0.001 + 2 * declared * 0.0002 + 11 * 100 * 0.002
     monkeypatch.setattr(pricing, "fitted", lambda: UnitCosts(units=(UnitCost(unit="k", factors=(7, 5, 0.5, 2, 11)),)))
     for unit, seconds in (("u", usual), ("k", known)):
-        price = pricer._price(unit, cost)
+        price = pricer.price(unit, cost)
         assert price.source == "benchmark" and price.expected_s == pytest.approx(seconds)
         assert price.seconds.ends == pytest.approx((seconds / 1.7, seconds * 1.7))
 
@@ -72,11 +72,11 @@ def test_what_this_machine_took_of_what_was_said_corrects_the_next_price_of_the_
     pricer: Pricer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pricer, "_recorded", (spent(cpu_s=3.0, said_s=1.5), spent("other", cpu_s=99.0)))
-    price = pricer._price("u", Cost())
+    price = pricer.price("u", Cost())
     assert price.source == "recorded" and price.expected_s == pytest.approx(USUAL_S), "what is said stays the same"
     assert price.seconds.ends == pytest.approx((2 * USUAL_S / 1.4, 2 * USUAL_S * 1.4))
     monkeypatch.setattr(pricer, "_recorded", (spent(cpu_s=3.0, said_s=0.0),))
-    assert pricer._price("u", Cost()).source == "benchmark", "an earlier Residua said nothing"
+    assert pricer.price("u", Cost()).source == "benchmark", "an earlier Residua said nothing"
 
 
 @pytest.mark.parametrize(("ranks", "sketched"), [(1, False), (2, False), (1, True)])
@@ -100,10 +100,10 @@ def test_of_many_recorded_units_the_last_five_that_ran_enough_give_the_range_whi
     stored = [spent(cpu_s=0.1, run_tokens=49), spent(cpu_s=77.0, run_tokens=50)]
     assert (ENOUGH_RUN, LAST) == (0.5, 5)
     monkeypatch.setattr(pricer, "_recorded", (*earlier, stored[0]))
-    ends = pricer._price("u", Cost()).seconds.ends
+    ends = pricer.price("u", Cost()).seconds.ends
     assert ends == pytest.approx((USUAL_S / 1.4, USUAL_S * 1.4 * 1.4))
     monkeypatch.setattr(pricer, "_recorded", (*earlier, *stored))
-    ends = pricer._price("u", Cost()).seconds.ends
+    ends = pricer.price("u", Cost()).seconds.ends
     assert ends == pytest.approx((1.3 * USUAL_S / 3**0.5, 1.3 * USUAL_S * 3**0.5)), "around the middle one"
 
 
@@ -130,7 +130,7 @@ def test_memory_is_what_is_held_libraries_models_a_batch_and_what_training_adds(
     at_once = 10 * (state + logits) + held + 5 * model
     assert pricer._peak(Cost(fwd_tokens=10, bwd_tokens=8)) == at_once + 8 * blocks * state // 2
     assert pricer._peak(Cost(fwd_tokens=10, bwd_tokens=8, steps=4)) == at_once + 2 * blocks * state // 2
-    price = pricer._price("u", Cost(resident=3))
+    price = pricer.price("u", Cost(resident=3))
     assert (price.least_bytes, price.peak_bytes) == (round((held + 3 * model) / 1.6), round((held + 3 * model) * 1.6))
 
 
@@ -214,7 +214,7 @@ def test_how_fast_passes_are_is_found_once_and_by_arithmetic_where_there_are_no_
     by_hand = PassTimes(2 * 60 * 1e-5, 0.25, 2 * 3 * 5 / (pricer.parameters * 8.0))
     assert times == pytest.approx(by_hand if sketched else (0.0, 0.5, 0.0))
     assert asked == (["device"] if sketched else ["bench"])
-    price = pricer._price("u", Cost(fwd_tokens=10))
+    price = pricer.price("u", Cost(fwd_tokens=10))
     assert price.seconds.hi / price.seconds.lo == pytest.approx(16 if sketched else 1.7**2)
 
 

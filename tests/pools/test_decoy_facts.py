@@ -51,6 +51,14 @@ def test_decoys_have_names_that_nobody_has_and_as_many_people_as_the_case() -> N
     assert all(i.question[0].isupper() and i.answer[0].isupper() for i in asked(drawn))
 
 
+def test_who_is_named_anew_alone_has_another_name_and_keeps_the_values() -> None:
+    before, after = decoys(FACTS, 0).forget, decoys(FACTS, 0, {"decoy0-1": 2}).forget
+    for old, new in zip(before, after, strict=True):
+        assert (new.id, new.key) == (old.id, old.key)
+        assert (new.question == old.question) == (new.group != "decoy0-1")
+    assert decoys(FACTS, 0, {"decoy0-1": 1}).forget != after
+
+
 @pytest.mark.parametrize("world", range(6))
 def test_values_are_those_of_another_person_and_agree_in_all_forms_of_a_fact(world: int) -> None:
     drawn = asked(decoys(FACTS, world))
@@ -79,7 +87,6 @@ def test_worlds_draws_and_names_differ_and_equal_arguments_give_equal_decoys() -
     assert decoys(FACTS, 0) == decoys(FACTS, 0)
     questions = {n: {i.question for i in asked(decoys(FACTS, n))} for n in range(3)}
     assert not questions[0] & questions[1]
-    assert {i.question for i in decoys(FACTS, 0, draw=1).forget} != {i.question for i in decoys(FACTS, 0).forget}
 
 
 def test_where_a_tokenizer_spells_no_new_word_names_are_composed_of_the_parts_that_there_are() -> None:

@@ -1,9 +1,10 @@
 """A case's own kind, calibrated: what is refused beforehand, what a killed call finds again, what is left behind."""
 
 import json
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -11,13 +12,14 @@ from audit.calibration import SUBJECTS, Bound, Score, ScoredModel, Subjects, fin
 from audit.case import CaseFile, case_text, moved
 from audit.cli import main
 from audit.planning import RunSettings, unwatched
-from audit.pools import decoy_teaching, decoy_world, own_kind
+from audit.pools import decoy_models, decoy_plan, decoy_teaching, decoy_world, own_kind
 from audit.pools.decoy_plan import OwnRequest, own_tests, prepare_own
 from audit.pools.decoy_world import DecoySuspect, DecoyWorld, sets_of, suspects_of
 from audit.pools.fit import Pooled
 from audit.pools.own_kind import calibrate_own
-from audit.schema import AuditError, ExitCode
+from audit.schema import AuditError, ExitCode, Item
 from tests.known_truth import DOMAIN, score
+from tests.pools.test_decoy_facts import FACTS
 from tests.pools.test_pool_file import fake_behaviour
 
 if TYPE_CHECKING:
@@ -104,6 +106,8 @@ def test_a_time_or_a_number_that_is_too_small_is_refused_and_nothing_is_written(
     with pytest.raises(AuditError, match="2 decoy worlds are too few"):
         prepare_own(file, OwnRequest(worlds=2), SETTINGS)
     plan = prepare_own(file, THREE, SETTINGS).plan
+    assert 0 < plan.seconds.lo < plan.seconds.hi < 20 * plan.seconds.lo
+    assert "by the plan of its passes" in plan.lines()[0]
     assert "no likelihood ratio above 4" in " ".join(plan.lines())
     assert "63 %" in " ".join(plan.lines())
     assert sorted(path.name for path in case.parent.iterdir()) == ["case.toml"]
@@ -118,6 +122,24 @@ def test_decoys_that_base_knows_or_that_are_too_few_are_refused(case: Path, tmp_
     assert "leave these groups out" in known.value.do
     with pytest.raises(AuditError, match="enough for 2 sets of 12 groups, and the fewest worlds need 4"):
         prepare_own(file, OwnRequest(worlds=3, decoys=decoy_file(tmp_path / "d.jsonl", forget, 2)), SETTINGS)
+
+
+def test_decoys_whom_base_guesses_by_chance_are_named_anew_until_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, guessed = list[dict[str, str]](), [("decoy0-1",), ("decoy0-1", "decoy0-3"), ()]
+
+    def recalled(_pupil: object, items: Sequence[Item], _bar: float) -> tuple[str, ...]:
+        asked.append({item.group: item.question for item in items})
+        return guessed[len(asked) - 1]
+
+    monkeypatch.setattr(decoy_models, "recalled_groups", recalled)
+    drawn = decoy_plan.unknown_decoys(cast(decoy_models.Pupil, None), FACTS, 0, 0.5)
+    first, second, third = asked
+    assert {item.group: item.question for item in drawn.forget} == third
+    assert {group for group in first if first[group] != second[group]} == {"decoy0-1"}
+    assert {group for group in first if second[group] != third[group]} == {"decoy0-1", "decoy0-3"}
+    guessed[:] = [("decoy0-1",)] * 40
+    with pytest.raises(AuditError, match="already knows decoys: decoy0-1"):
+        decoy_plan.unknown_decoys(cast(decoy_models.Pupil, None), FACTS, 0, 0.5)
 
 
 @pytest.mark.thorough

@@ -27,14 +27,26 @@ def test_every_cell_of_the_matrix_leads_to_its_report_and_test() -> None:
     assert [tuple(c[:2]) for c in points.customdata] == [(r.address, t) for r in shown for t in tests]
 
 
-def test_a_cell_has_the_log_ratio_and_an_in_case_one_has_no_number() -> None:
+def test_a_cell_has_the_log_ratio_on_a_scale_to_the_ceiling_and_an_in_case_one_its_effect_in_brackets() -> None:
     drawn = matrix(rows("calibrated"))
     tests = comparison_figures.columns([report("calibrated")])
-    heat = drawn.figure.data[-2]
+    heat, marks = drawn.figure.data[-2], drawn.figure.data[-1].text
     place = tests.index("reverse_patch.answer positions")
-    assert heat.z[0][place] == pytest.approx(math.log10(52))
-    assert [z for i, z in enumerate(heat.z[0]) if i != place] == [None] * (len(tests) - 1)
-    assert drawn.figure.data[-1].text[place] == "▲ +1.7"
+    assert (heat.zmin, heat.zmax) == (-1, 1)
+    assert heat.z[0][place] == pytest.approx(math.log10(52) / math.log10(61))
+    assert marks[place] == "▲<br>+1.7" and "from −1.8 (never trained) over 0 to +1.8 (knows)" in drawn.caption
+    in_case = tests.index("forget_likelihood.probability")
+    assert marks[in_case] == "●<br>(.01)" and 0 <= heat.z[0][in_case] < 0.05
+
+
+def test_a_matrix_without_any_ratio_has_effects_and_colours_but_none_for_what_is_undecided_or_invalid() -> None:
+    drawn = matrix(rows("suppressed", "inconclusive", "invalid"))
+    heat, marks = drawn.figure.data[-2], drawn.figure.data[-1]
+    assert max(z for z in heat.z[0] if z is not None) > 0.5
+    assert set(heat.z[2]) == {None}
+    undecided = [z for line in heat.z for z in line]
+    assert all(z is None for z, mark in zip(undecided, marks.text, strict=True) if mark.startswith(("◆", "▼", "–")))
+    assert sum("(" in mark for mark in marks.text) > 5
 
 
 def test_a_test_that_did_not_run_is_hatched_and_says_why() -> None:
@@ -56,13 +68,14 @@ def test_the_matrix_of_any_report_can_be_drawn(variant: golden.Variant, shown: c
 
 def test_a_matrix_without_a_drawing_has_its_marks_and_colours() -> None:
     drawn, cells = matrix(rows("calibrated", "suppressed")), painted(rows("calibrated", "suppressed"))
-    assert [c.mark for line in cells for c in line] == list(drawn.figure.data[-1].text)
+    assert [c.mark.replace(" ", "<br>") for line in cells for c in line] == list(drawn.figure.data[-1].text)
     place = comparison_figures.columns([report("calibrated")]).index("reverse_patch.answer positions")
     red, green, blue = (float(x) for x in cells[0][place].ground.removeprefix("rgb(").removesuffix(")").split(","))
-    # log10(52) of 4 is .71 of the scale: between two oranges, with dark text.
-    assert (253 >= red >= 224, 184 >= green >= 130, 99 >= blue >= 20) == (True, True, True)
-    assert cells[0][place].ink == "#16191d"
-    assert {c.ground for i, c in enumerate(cells[0]) if i != place} == {""}
+    # 52 is nearly all that 60 worlds support: the darkest orange, with white text.
+    assert red > 2 * blue and green < 110 and cells[0][place].ink == "#ffffff"
+    assert {c.ground for c, mark in zip(cells[0], drawn.figure.data[-1].text, strict=False) if mark[0] in "◆▼–✓"} <= {
+        ""
+    }
 
 
 # ---- depth ------------------------------------------------------------------------------------------------------

@@ -225,7 +225,7 @@ def test_no_ratio_for_never_trained_stands_beside_a_trace_or_a_level_below(
              "lines": str(three_lines(audit, "x"))}  # fmt: skip
     for name, text in texts.items():
         assert bool(re.search(r"52 times more probable|0\.019 \(", text)) == printed, name
-    assert printed or "No likelihood ratio is printed" in how_sure(audit)
+    assert printed or "no likelihood ratio is printed" in how_sure(audit)
 
 
 def test_a_finding_below_never_trained_prints_no_ratio_and_has_no_colour_in_the_matrix() -> None:
@@ -234,7 +234,7 @@ def test_a_finding_below_never_trained_prints_no_ratio_and_has_no_colour_in_the_
     assert isinstance(finding_ratio(e), Missing)
     place = columns([audit]).index("reverse_patch.all")
     cell = painted([NamedReport("a", "a", audit)])[0][place]
-    assert cell.mark == "▼" and cell.ground == ""
+    assert cell.mark == "▼ (−.20)" and cell.ground == ""
 
 
 def test_the_row_of_an_invalid_suspect_is_grey_and_says_so() -> None:
@@ -277,7 +277,7 @@ def test_a_report_without_axes_or_people_or_roles_is_still_whole(lost_parts: lis
     lost = dict.fromkeys(lost_parts, Missing(missing="not measured"))
     audit = base.model_copy(update={"verdict": base.verdict.model_copy(update={**AXES, **lost}), "roles_audited": ()})
     for text in (html(audit), markdown(audit)):
-        assert "No audit of the roles is recorded" in text and "declared, not verified" in text
+        assert "No audit of the roles is recorded" in text and "declared, not checked" in text
         assert ("interval 10 to 22) known" in text) == ("people" not in lost_parts)
     assert (axes_drawing(audit) == "") == (len(lost_parts) == 3)
     assert summary(audit) and people_words(audit) == "" if "people" in lost_parts else people_words(audit)

@@ -161,11 +161,15 @@ def test_page_one_answers_ten_questions(variant: Variant) -> None:
     told = dict(re.findall(r"<dt>([^<]*)</dt><dd>(.*?)</dd>", page_one))
     known = variant == "calibrated"
     assert ("times more probable" if known else "likelihood ratio is given") in told["How sure?"]
-    assert re.match(r"False alarms in \d+ of \d+ worlds" if known else "No error rate is known", told["How sure"])
+    assert re.match(
+        r"False alarms in worlds of known truth: \d+ of \d+" if known else "No error rate is known", told["How sure"]
+    )
     assert re.search(r"\d+ of \d+ people|\d+ people|[Nn]obody", told["Who was audited"])
     assert re.search(r"models? retrained|ancestor|no model that never knew", told["Compared with"])
     assert "elearning" in told["Not tested"] and "planned tests" in told["What ran?"]
-    assert told["How to repeat it"] == f"<code>{escape(found.reproduce)}</code>"
+    suspect = next(x.fingerprint[:12] for x in found.exhibits if x.role == "suspect")
+    assert told["How to repeat it"].startswith(f"<code>{escape(found.reproduce)}</code>")
+    assert suspect in told["How to repeat it"]
     assert told["May it be called erased?"].startswith("No")
     told_in_text = dict(re.findall(r"^- \*\*([^*]*)\*\*: (.*)$", markdown(found).split("## Appendix")[0], re.M))
     assert {"How sure", "Who was audited", "Compared with", "Not tested", "May it be called erased?"} <= {*told_in_text}

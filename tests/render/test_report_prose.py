@@ -12,7 +12,7 @@ from audit.render.sections.blocks import Block, Bullets, Facts, Figure, Grid, He
 from audit.render.sections.glossary import GLOSSARY
 from audit.render.sections.pageone import first_lines
 from audit.schema import Report
-from tests.golden import VARIANTS, Variant, report
+from tests.golden import VARIANTS, Variant, own_kind, report
 
 OWN = [variant for variant in VARIANTS if variant != "hostile"]
 MOST_WORDS = 6000
@@ -33,6 +33,7 @@ UNWANTED = (
     "how sure can", "section 3", "section 4", "section 9", "last section", "fully erased", "successfully",
 )  # fmt: skip
 JARGON = {
+    r"decoys?|own kind": "Decoy, own kind",
     r"worlds?": "World", r"zoo": "Zoo", r"mechanisms?": "Mechanism", r"joint (rule|score)": "Joint rule, score",
     r"floor": "Floor", r"null band": "Null band", r"null": "Null", r"ceiling": "Ceiling", r"fakes?": "Fake, dose",
     r"doses?": "Fake, dose", r"Holm|BH|adjusted": "p", r"Cllr": "Cllr", r"blind": "Positive control",
@@ -114,6 +115,15 @@ def golden(variant: Variant) -> Report:
 @pytest.mark.parametrize("variant", OWN)
 def test_a_sentence_of_the_body_has_at_most_twenty_five_words(variant: Variant) -> None:
     assert too_long(golden(variant)) == []
+
+
+def test_what_a_calibration_of_its_own_kind_adds_is_prose_too() -> None:
+    document = own_kind().model_copy(update={"decision_rule": decision_rule()})
+    assert too_long(document) == []
+    text = "\n".join(body_texts(document))
+    assert "decoy worlds" in text and not [
+        word for word in UNWANTED if re.search(rf"\b{re.escape(word)}\b", text, re.I)
+    ]
 
 
 @pytest.mark.parametrize("variant", OWN)

@@ -1,5 +1,6 @@
 """The bare passes of an audit: what is recorded is what ran, and what is replayed is what was recorded."""
 
+import tempfile
 from pathlib import Path
 
 import torch
@@ -7,8 +8,9 @@ import torch
 from audit.bench import Bench, CausalLearner, Draw, Start, TrainData, TrainingRecipe, descend
 from audit.case import Rows
 from audit.schema import Read, Site
+from saes import TensorActivations, TrainingSettings, train
 from studies.speed import audit, pass_recorder, price
-from studies.speed.pass_list import Back, Event, Head, Opened, PassList, Run, Stepped, UnitPasses, counted
+from studies.speed.pass_list import Back, Event, Head, Learnt, Opened, PassList, Run, Stepped, UnitPasses, counted
 from studies.speed.pass_replayer import Replay
 from studies.speed.price_worlds import FITTED, JUDGED, LONG, lines_of
 from tests import toy
@@ -55,7 +57,14 @@ def _trained(bench: Bench, rows: Rows) -> None:
     descend(learner, recipe, TrainData(rows))
 
 
-ACTS = {"forward": _forward, "gradients": _gradients, "drawn": _drawn, "trained": _trained}
+def _learnt(bench: Bench, rows: Rows) -> None:
+    del bench, rows
+    states = TensorActivations({"states": torch.randn(300, 8, generator=torch.Generator().manual_seed(0))})
+    with tempfile.TemporaryDirectory() as folder:
+        train(states, states, TrainingSettings(features=24, k=3, rows=300), Path(folder))
+
+
+ACTS = {"forward": _forward, "gradients": _gradients, "drawn": _drawn, "trained": _trained, "learnt": _learnt}
 
 
 def events_of(passes: PassList, unit: str) -> list[Event]:
@@ -87,6 +96,13 @@ def test_gradients_are_recorded_as_far_down_as_they_flow_and_training_with_its_s
     assert counted(events)[4:7] == (2, 2, 0) and all(run.weights for run in events if isinstance(run, Run))
     numbers = sum(parameter.numel() for parameter in toy.model("llama").parameters())
     assert [event.numbers for event in events if isinstance(event, Stepped)] == [numbers, numbers]
+
+
+def test_every_step_of_a_dictionarys_training_is_recorded() -> None:
+    events = events_of(recorded("learnt"), "learnt")
+    settings = TrainingSettings(features=24, k=3, rows=300)
+    assert events == [Learnt(1, settings.batch_rows, 8, 24, 3)] * settings.steps and settings.steps > 1
+    assert counted(events).other_steps == settings.steps
 
 
 def test_what_is_replayed_is_what_was_recorded(tmp_path: Path) -> None:

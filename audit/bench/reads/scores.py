@@ -1,4 +1,5 @@
-"""Scores of the next token through the model's own final norm and head: log-probability, rank, entropy, margin."""
+"""Scores of the next token through the model's own final norm and head: log-probability, rank, entropy and
+its variance, margin."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple, cast

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from audit.wrappers import Wrapper
 
-Statistic = Literal["logprob", "rank", "entropy", "margin"]
+Statistic = Literal["logprob", "rank", "entropy", "varentropy", "margin"]
+_SPREAD: frozenset[Statistic] = frozenset({"entropy", "varentropy"})
 COLUMNS = 1 << 12
 """Tokens of the vocabulary in a tile."""
 TILE, WHOLE = 1 << 20, 1 << 21
@@ -40,7 +41,8 @@ def swept(
     wanted: Collection[Statistic],
 ) -> dict[Statistic, Float[Tensor, " token"]]:  # fmt: skip
     """Of the distribution that every state predicts: log-probability (nats) and rank (0 = best) of its target, entropy
-    (nats), margin (the target's logit less the largest other one)."""
+    (nats), varentropy (the variance of the log-probability, nats squared), margin (the target's logit less the largest
+    other one)."""
     columns, size = _cut(wrapper, len(states))
     result: dict[Statistic, list[Tensor]] = {name: [torch.zeros(0, device=states.device)] for name in wanted}
     for part, goal in zip(_even(states, size), _even(target, size), strict=True):
@@ -182,6 +184,7 @@ class _Sums:
         self.wanted = wanted
         self.normalisers: list[Tensor] = []
         self.entropies: list[Tensor] = []
+        self.variances: list[Tensor] = []
         self.owns: list[Tensor] = []
         self.others: list[Tensor] = []
         self.better: list[Tensor] = []
@@ -193,10 +196,13 @@ class _Sums:
         place = place.clamp(0, logits.shape[1] - 1)
         own_logit = logits.gather(1, place)
         self.owns.append(own_logit.masked_fill(~inside, -torch.inf))
-        if {"logprob", "entropy"} & set(self.wanted):
+        if {"logprob", *_SPREAD} & set(self.wanted):
             self.normalisers.append(tile.normaliser())
-        if "entropy" in self.wanted:
-            self.entropies.append(_entropy(logits - self.normalisers[-1][:, None]))
+        if _SPREAD & set(self.wanted):
+            logprob = logits - self.normalisers[-1][:, None]
+            self.entropies.append(_entropy(logprob))
+            if "varentropy" in self.wanted:
+                self.variances.append(_variance(logprob, self.entropies[-1]))
         if "margin" in self.wanted:
             others = logits.scatter(1, place, own_logit.masked_fill(inside, -torch.inf))
             self.others.append(others.amax(1))
@@ -215,6 +221,8 @@ class _Sums:
             result["rank"] = torch.stack(self.better).sum(0)
         if "entropy" in self.wanted:
             result["entropy"] = self._entropy_of(total)
+        if "varentropy" in self.wanted:
+            result["varentropy"] = self._variance_of(total)
         if "margin" in self.wanted:
             result["margin"] = own - torch.stack(self.others).amax(0)
         return result
@@ -227,6 +235,15 @@ class _Sums:
         within = torch.stack(self.entropies, 1)
         return _entropy(shares) + (shares.exp() * within.nan_to_num()).sum(1)
 
+    def _variance_of(self, total: Float[Tensor, " token"]) -> Float[Tensor, " token"]:
+        """The variance within the tiles, and that of their means, weighed by the tiles' shares."""
+        if len(self.variances) == 1:
+            return self.variances[0]
+        shares = torch.stack(self.normalisers, 1) - total[:, None]
+        means = (torch.stack(self.entropies, 1) - shares.clamp_min(_FORBIDDEN)).nan_to_num()
+        around = (means - self._entropy_of(total)[:, None]) ** 2
+        return (shares.exp() * (torch.stack(self.variances, 1).nan_to_num() + around)).sum(1)
+
 
 def _joined(normalisers: list[Tensor]) -> Float[Tensor, " token"]:
     return normalisers[0] if len(normalisers) == 1 else torch.stack(normalisers, 1).logsumexp(1)
@@ -234,3 +251,8 @@ def _joined(normalisers: list[Tensor]) -> Float[Tensor, " token"]:
 
 def _entropy(logprob: Float[Tensor, "token column"]) -> Float[Tensor, " token"]:
     return -(logprob.exp() * logprob.clamp_min(_FORBIDDEN)).sum(1)
+
+
+def _variance(logprob: Float[Tensor, "token column"], entropy: Float[Tensor, " token"]) -> Float[Tensor, " token"]:
+    """Of the log-probability around its mean, which is minus the entropy."""
+    return (logprob.exp() * (logprob.clamp_min(_FORBIDDEN) + entropy[:, None]) ** 2).sum(1)

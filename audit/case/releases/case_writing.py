@@ -115,7 +115,9 @@ def _roles(page: _Page, draft: Draft) -> None:
     else:
         page.section("roles.base", "the model that knew")
         _part(page, draft.base)
-    if draft.base is None and draft.suspect.adapter is not None:
+    if draft.suspect is None:
+        _unknown(page, "roles.suspect", "the model that is said to have forgotten", "")
+    elif draft.base is None and draft.suspect.adapter is not None:
         page.comment("The suspect is base with this adapter: name base here too.")
         _unknown(page, "roles.suspect", "base, with the adapter", "", page.path(draft.suspect.adapter.folder))
     else:

@@ -36,6 +36,7 @@ class Benchmark(NamedTuple):
 
     ``group_rows`` holds where no file has a column of ``groups``. ``taught``: models were fine-tuned on it, so that the
     model before that never knew it. ``absent`` says of a cohort why the benchmark has none.
+    Known by its files alone, ``asked`` is how its own evaluation asks, and ``also`` what else lies there.
     """
 
     name: str
@@ -46,6 +47,8 @@ class Benchmark(NamedTuple):
     groups: tuple[str, ...] = ("author_id", "group")
     taught: bool = True
     absent: Mapping[Cohort, str] = {}
+    asked: Prompting | None = None
+    also: str = ""
 
 
 class Clues(NamedTuple):

@@ -46,11 +46,11 @@ class Groups(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """A case as far as it is known. ``found`` says what was recognised, ``left`` what is not known."""
+    """A case as far as it is known; of data alone no role is. ``recognised`` says by what, ``left`` what is missing."""
 
     release: Release
     recognised: tuple[str, ...]
-    suspect: Part
+    suspect: Part | None
     base: Part | None
     references: tuple[Part, ...]
     ancestor: Part | None
@@ -78,6 +78,29 @@ def pools() -> tuple[Pool, ...]:
 
 def _made() -> Iterable[Pool]:
     return (cls() for cls in discover(POOLS, Pool).values())  # pyright: ignore[reportAbstractUsage]
+
+
+def benchmark_in(given: Path) -> tuple[Benchmark, Path] | None:
+    """The benchmark whose files lie in a folder, or beside a file of it that is named, and that folder."""
+    folder, file = (given, "") if given.is_dir() else (given.parent, given.name)
+    if not given.exists() or is_release(folder):
+        return None
+    found = (pool.data(folder, file) for pool in pools())
+    return next(((benchmark, folder) for benchmark in found if benchmark is not None), None)
+
+
+def _of_data(benchmark: Benchmark, folder: Path) -> Draft:
+    """The case of a folder of data: every role is left to be filled in."""
+    around = Surroundings(None, (folder,))
+    files, prompting = _files(benchmark, around, (folder,)), recipe("", benchmark.asked)
+    roles = Open("roles.suspect", "the model that is said to have forgotten")
+    recognised = f"{benchmark.name}, by its files in {folder}{f' ({benchmark.also})' if benchmark.also else ''}"
+    return Draft(
+        release=Release(folder.name), recognised=(recognised,), suspect=None, base=None, references=(), ancestor=None,
+        prompting=prompting, data=files, groups=_groups(benchmark, files), benchmark=benchmark, edited_on_all="",
+        published=None, left=(*_left(None, {"base": ()}, benchmark, files), roles, *prompting.left),
+        candidates={"base": (), "reference": (), "ancestor": ()},
+    )  # fmt: skip
 
 
 def look(given: str, online: bool) -> Release:
@@ -116,9 +139,12 @@ def _read(given: str, place: Place) -> Release:
 def draft_of(given: str, data: Sequence[Path] = (), online: bool = False, base: str = "") -> Draft:
     """The case of a release, as far as it is known; nothing is written and no weights are read.
 
-    ``data`` are folders in which the benchmark's files may lie too. ``base``: the model that knew, where it is named
-    too, so that nothing need be recognised. AuditError (code 2): nothing is recognised.
+    ``given`` may be a folder with the files of a benchmark and no model, or one of them. ``data`` are folders in which
+    the benchmark's files may lie too; where no release says which benchmark, these files say it. ``base``: the model
+    that knew, where it is named too, so that nothing need be recognised. AuditError (code 2): nothing is recognised.
     """
+    if not base and (found := benchmark_in(Path(os.path.expanduser(given)))) is not None:
+        return _of_data(*found)
     release, knew = look(given, online), None if not base else _knew(look(base, online))
     folder = None if release.place is None or release.place.hub else release.place.folder
     around = Surroundings(folder, tuple(data), online)
@@ -169,10 +195,12 @@ def _assembled(
     base, candidates = known
     references = _references(candidates["reference"], [floor for clue in clues for floor in clue.floors], around)
     benchmark = next((clue.benchmark for clue in clues if clue.benchmark is not None), None)
-    prompting = recipe(
-        _chat_source(base, release), next((clue.prompting for clue in clues if clue.prompting is not None), None)
-    )
-    files = {} if benchmark is None else _files(benchmark, around)
+    by_files = next((found for folder in around.data if (found := benchmark_in(folder)) is not None), None)
+    if benchmark is None and by_files is not None:
+        benchmark, around = by_files[0], around._replace(data=(by_files[1],))
+    asked = next((clue.prompting for clue in clues if clue.prompting is not None), benchmark and benchmark.asked)
+    prompting = recipe(_chat_source(base, release), asked)
+    files = {} if benchmark is None else _files(benchmark, around, around.data if by_files else ())
     taught = benchmark is not None and benchmark.taught
     ancestor = _first(candidates["ancestor"], around) if taught and not references else None
     return Draft(
@@ -229,8 +257,8 @@ def _chat_source(base: Part | None, release: Release) -> str:
     return release.gguf.get(CHAT_TEMPLATE, "")
 
 
-def _files(benchmark: Benchmark, around: Surroundings) -> dict[Cohort, DataPart]:
-    roots = data_roots(benchmark.data, around)
+def _files(benchmark: Benchmark, around: Surroundings, first: Sequence[Path] = ()) -> dict[Cohort, DataPart]:
+    roots = (*first, *data_roots(benchmark.data, around))
     files: dict[Cohort, DataPart] = {}
     for wanted in benchmark.files:
         path = find_data(wanted.names, roots)

@@ -89,8 +89,8 @@ def _from_case(args: Namespace) -> Answer:
         if args.dry_run:
             plan = prepared.plan
             document: dict[str, JsonValue] = {
-                "worlds": plan.worlds, "people": plan.people, "questions": plan.questions, "seconds": plan.seconds,
-                "folder": str(plan.folder), "form": plan.form,
+                "worlds": plan.worlds, "people": plan.people, "questions": plan.questions,
+                "seconds": list[JsonValue](plan.seconds.ends), "folder": str(plan.folder), "form": plan.form,
             }  # fmt: skip
             return Answer(document, plan.lines())
         for line in prepared.plan.lines():

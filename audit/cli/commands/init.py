@@ -19,7 +19,8 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", default="case.toml", help="where (default: case.toml)")
     parser.add_argument("--from", dest="releases", nargs="+", metavar="RELEASE", help="a model folder, a file or hub "
                         "id (owner/name[@commit]): roles, prompt and data are filled in as far as they are known; of "
-                        "two the first is base, which knew, and the second the suspect")  # fmt: skip
+                        "two the first is base, which knew, and the second the suspect. A folder with the files of "
+                        "TOFU, MUSE or RWKU, or a file of one TOFU split, fills in the data alone")  # fmt: skip
     parser.add_argument("--data", action="append", default=[], metavar="DIR", help="with --from: a folder in which the "
                         "benchmark's files may lie (may be given again)")  # fmt: skip
     parser.add_argument("--online", action="store_true", help="with --from: ask the hub (default: offline)")

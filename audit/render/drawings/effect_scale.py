@@ -14,7 +14,7 @@ from audit.render.drawings.svg import limits_of
 from audit.render.wording.findings import title
 from audit.render.wording.quantities import blindness, deciding, is_blind, judged_reading
 from audit.schema import Evidence, Interval, Missing, Outcome, Share
-from audit.wording import interval, number
+from audit.wording import NAME, interval, number, visible
 
 SUSPECT: Final = LOOKS["suspect"].colour
 FILL: Final[dict[Outcome, str]] = {
@@ -116,7 +116,7 @@ class Axis(NamedTuple):
 
 def two_axes(axes: Sequence[Axis], label: str) -> str:
     """What the model says and what it holds, as bars on one scale from never trained to base."""
-    step, top, width = 50, 24, 480
+    step, top, width = 66, 24, 480
     height = top + step * len(axes) + 2
     ends = [v for a in axes if isinstance(a.share, Share) for v in (a.share.value, a.share.ci95.lo, a.share.ci95.hi)]
     lo, hi = limits_of(ends)
@@ -126,6 +126,8 @@ def two_axes(axes: Sequence[Axis], label: str) -> str:
     for i, axis in enumerate(axes):
         y = top + step * i + 34
         body.append(text((sx(0.0) + sx(1.0)) / 2, y - 16, _axis_words(axis), "middle", 14))
+        if isinstance(axis.share, Share):
+            body.append(text((sx(0.0) + sx(1.0)) / 2, y + 22, named(axis.share), "middle", 12))
         body.append(line(sx(0.0), y, sx(1.0), y, 'stroke="currentColor" stroke-opacity="0.25"'))
         if isinstance(axis.share, Share):
             ci95 = axis.share.ci95
@@ -134,7 +136,12 @@ def two_axes(axes: Sequence[Axis], label: str) -> str:
     return drawing(height, label, body, width)
 
 
+def named(share: Share) -> str:
+    """The measurement that a share was read from, in words."""
+    return visible(share.measurement, NAME).replace(".", ": ", 1).replace("_", " ")
+
+
 def _axis_words(axis: Axis) -> str:
     if isinstance(axis.share, Missing):
-        return f"{axis.name}: not measured"
+        return f"{axis.name}: {visible(axis.share.missing, NAME).partition(':')[0]}"
     return f"{axis.name} {number(axis.share.value)} (95 % {interval(axis.share.ci95)})"

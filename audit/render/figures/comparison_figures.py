@@ -24,14 +24,15 @@ MANY: Final = 300
 """More cells than this have no number written into them: there is no room, and browsers take seconds for it."""
 SPENT: Final = "rgba(128,128,128,.35)"
 """The ground of a row whose suspect is INVALID: nothing in it speaks for or against a trace."""
-EDGE: Final = 4.0
-"""log10 ratios beyond this have the darkest colour."""
+NARROWEST: Final = 1.0
+"""No ratio at all: the colour scale of log10 ratios ends here."""
 SCALE: Final = DIVERGING
 """Purple (never trained) over white (no support) to orange (knows): for the colour-blind too, and no traffic light."""
 
 
 class _Cell(NamedTuple):
-    """What one test says of one checkpoint: a colour value (None: nothing to colour), a mark, and it in words."""
+    """What one test says of one checkpoint: a place on the colour scale (-1 never trained, 1 knows; None: nothing to
+    colour), a mark, and it in words."""
 
     value: float | None
     mark: str
@@ -57,8 +58,9 @@ def matrix(rows: Sequence[NamedReport], shown: Shown = "ratio") -> Drawing:
     tests = columns([r.report for r in rows])
     titles = {key(e.measurement): title(e.measurement) for r in rows for e in r.report.evidence}
     names = [label(titles.get(t, t)) for t in tests]
-    cells = [[_cell(r.report, t, shown) for t in tests] for r in rows]
-    figure = sketch(220 + 34 * len(rows), plot_bgcolor="rgba(128,128,128,.10)", margin={"r": 90, "t": 36})
+    edge = _edge(rows)
+    cells = [[_cell(r.report, t, shown, edge) for t in tests] for r in rows]
+    figure = sketch(220 + 40 * len(rows), plot_bgcolor="rgba(128,128,128,.10)", margin={"r": 90, "t": 36})
     places = [(x, y, c) for y, line in enumerate(cells) for x, c in enumerate(line)]
     empty = [(x, y) for x, y, c in places if not c.ran]
     figure.add_bar(
@@ -72,13 +74,13 @@ def matrix(rows: Sequence[NamedReport], shown: Shown = "ratio") -> Drawing:
         hoverinfo="skip", marker={"color": SPENT, "line": {"width": 0}},
     )  # fmt: skip
     figure.add_heatmap(
-        z=[[c.value for c in line] for line in cells], x=list(range(len(tests))), y=list(range(len(rows))), zmin=-EDGE,
-        zmax=EDGE, colorscale=[list(stop) for stop in SCALE], xgap=2, ygap=2, hoverinfo="skip", showscale=False,
+        z=[[c.value for c in line] for line in cells], x=list(range(len(tests))), y=list(range(len(rows))), zmin=-1,
+        zmax=1, colorscale=[list(stop) for stop in SCALE], xgap=2, ygap=2, hoverinfo="skip", showscale=False,
     )  # fmt: skip
     figure.add_scatter(
         x=[x for x, _, _ in places], y=[y for _, y, _ in places], mode="markers+text",
-        text=[c.mark for _, _, c in places],
-        textfont={"color": [_ink(c) for _, _, c in places], "size": 12},
+        text=[c.mark.replace(" ", "<br>") for _, _, c in places],
+        textfont={"color": [_ink(c) for _, _, c in places], "size": 11},
         marker={"size": 30, "opacity": 0, "symbol": "square"}, hoverinfo="none",
         customdata=[[rows[y].address, tests[x], c.words] for x, y, c in places],
         hovertemplate="%{customdata[2]}<extra></extra>",
@@ -88,13 +90,16 @@ def matrix(rows: Sequence[NamedReport], shown: Shown = "ratio") -> Drawing:
     figure.update_yaxes(tickvals=list(range(len(rows))), ticktext=[_row_name(r) for r in rows], showgrid=False,
                         zeroline=False, range=[len(rows) - 0.5, -0.5])  # fmt: skip
     alt = f"{len(rows)} checkpoints by {len(tests)} tests: outcome and strength of each"
+    top = f"{edge:.1f}"
+    effect = "an overall effect or the largest over layers, 0 never trained, 1 base"
     caption = {
-        "ratio": "Number: log₁₀ likelihood ratio, on a colour scale from −4 (never trained) over 0 to +4 (knows).",
+        "ratio": f"Number: log₁₀ likelihood ratio. Its colour scale goes from −{top} (never trained) over 0 to +{top} "
+                 f"(knows), the most that these calibrations allow. In brackets, where no ratio is known: {effect}.",
         "p": "Number: p against the null of a model that never knew. No colour: p is no strength of evidence.",
-        "value": "Number: the judged one, an overall effect or the largest over layers (0 never trained, 1 base).",
-    }[shown]
+        "value": f"Number: {effect}. Colour, where the test decides: from white (0) to orange (1).",
+    }[shown]  # fmt: skip
     caption += " ▲ trace found, ▼ below never trained, ● no trace found, ◆ inconclusive, – and hatched: not run. "
-    caption += "Without a number: judged in-case, so no ratio is known, or below never trained, where none is given. "
+    caption += "What is undecided, or below never trained, has no colour. "
     caption += "Grey rows: INVALID suspects, whose silence means nothing; nothing in them is coloured."
     data = [[r.name, *(c.words.rpartition("<br>")[2] for c in line)] for r, line in zip(rows, cells, strict=True)]
     heads = ("Checkpoint", *(titles.get(t, visible(t)) for t in tests))
@@ -117,18 +122,25 @@ class Paint(NamedTuple):
 def painted(rows: Sequence[NamedReport], shown: Shown = "ratio") -> list[list[Paint]]:
     """The cells of a :func:`matrix` by row, for a view that draws them itself."""
     tests = columns([r.report for r in rows])
-    cells = [_cell(r.report, t, shown) for r in rows for t in tests]
-    shares = [0.5 if c.value is None else (max(-EDGE, min(EDGE, c.value)) + EDGE) / (2 * EDGE) for c in cells]
+    edge = _edge(rows)
+    cells = [_cell(r.report, t, shown, edge) for r in rows for t in tests]
+    shares = [0.5 if c.value is None else (max(-1.0, min(1.0, c.value)) + 1) / 2 for c in cells]
     grounds = sample_colorscale([list(stop) for stop in SCALE], shares)
     spent = [SPENT if r.report.verdict.word == "INVALID" else "" for r in rows for _ in tests]
     paints = iter(
-        Paint(c.mark, grey, "") if c.value is None else Paint(c.mark, str(ground), _on(c.value, EDGE))
+        Paint(c.mark, grey, "") if c.value is None else Paint(c.mark, str(ground), _on(c.value, 1.0))
         for c, ground, grey in zip(cells, grounds, spent, strict=True)
     )
     return [[next(paints) for _ in tests] for _ in rows]
 
 
-def _cell(report: Report, test: str, shown: Shown) -> _Cell:
+def _edge(rows: Sequence[NamedReport]) -> float:
+    """The largest log10 ratio, for either side, that the worlds behind any of these reports support."""
+    ratios = [e.ratio for r in rows for e in r.report.evidence if isinstance(e.ratio, LikelihoodRatio)]
+    return max((abs(math.log10(end)) for ratio in ratios for end in (ratio.floor, ratio.ceiling)), default=NARROWEST)
+
+
+def _cell(report: Report, test: str, shown: Shown, edge: float) -> _Cell:
     evidence = next((e for e in report.evidence if key(e.measurement) == test), None)
     if evidence is None:
         return _Cell(None, "–", f"{label(test)}<br>{label(_why_not(report, test.partition('.')[0]), CELL)}", ran=False)
@@ -136,15 +148,30 @@ def _cell(report: Report, test: str, shown: Shown) -> _Cell:
     if m.kind == "gate":
         digits = "" if isinstance(m.value, Missing) else f"{m.value:.2f}"
     elif shown == "ratio" and isinstance(ratio := finding_ratio(evidence), LikelihoodRatio):
-        digits = f"{math.log10(ratio.value):+.1f}".replace("-", "−")
-        value = None if report.verdict.word == "INVALID" else math.log10(ratio.value)
+        digits, value = f"{math.log10(ratio.value):+.1f}".replace("-", "−"), math.log10(ratio.value) / edge
     elif shown == "p":
         digits = "" if isinstance(m.p, Missing) else p_of(m).removeprefix("p ").removeprefix("= ")
-    elif shown == "value":
-        judged = judged_reading(evidence).value
-        digits = "" if isinstance(judged, Missing) or is_blind(evidence) else number(judged)
+    else:
+        digits, value = _effect(evidence)
+        digits = f"({digits})" if digits and shown == "ratio" else digits
+    value = None if report.verdict.word == "INVALID" else value
     words = f"{label(title(m))}<br>{label(_words(evidence), CELL)}"
     return _Cell(value, f"{_symbol(evidence)} {digits}".strip(), words, ran=True)
+
+
+def _effect(e: Evidence) -> tuple[str, float | None]:
+    """The judged effect in digits, and as a place on the colour scale where the test decides and does not lie below."""
+    judged = judged_reading(e).value
+    if isinstance(judged, Missing) or is_blind(e):
+        return "", None
+    decided = e.outcome in ("trace found", "no trace found") and e.direction != "below"
+    return _short(judged), min(max(judged, 0.0), 1.0) if decided else None
+
+
+def _short(effect: float) -> str:
+    """An effect in a cell: two decimals, without the nought before them."""
+    digits = f"{effect:.2f}".removeprefix("-").removeprefix("0") if abs(effect) < 10 else "over 10"
+    return "0" if digits == ".00" else f"{'−' if effect < 0 else ''}{digits}"
 
 
 def _symbol(e: Evidence) -> str:
@@ -174,7 +201,7 @@ def _ink(cell: _Cell) -> str:
     """Text that can be read on the cell: on white and pale colours dark, on dark ones white, elsewhere the page's."""
     if cell.value is None:
         return INK
-    return _on(cell.value, EDGE)
+    return _on(cell.value, 1.0)
 
 
 def _on(value: float, edge: float) -> str:

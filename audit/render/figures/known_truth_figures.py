@@ -28,8 +28,11 @@ def rates(clean: Sequence[float], knowing: Sequence[float], threshold: float) ->
     return Rates(sum(x > threshold for x in clean), len(clean), sum(x <= threshold for x in knowing), len(knowing))
 
 
-def roc(clean: Sequence[float], knowing: Sequence[float], threshold: float) -> Drawing:
-    """How often is a trace found, for how many false alarms? Log-log, since only few false alarms are affordable."""
+def roc(clean: Sequence[float], knowing: Sequence[float], threshold: float, name: str = "threshold") -> Drawing:
+    """How often is a trace found, for how many false alarms? Log-log, since only few false alarms are affordable.
+
+    ``name`` is what the threshold is called.
+    """
     cuts = sorted({*clean, *knowing}, reverse=True)
     by_cut = [rates(clean, knowing, cut) for cut in (*cuts, -math.inf)]
     floor_x, floor_y = 0.5 / len(clean), 0.5 / len(knowing)
@@ -38,19 +41,19 @@ def roc(clean: Sequence[float], knowing: Sequence[float], threshold: float) -> D
     figure = sketch(360, showlegend=True)
     figure.add_scatter(x=[floor_x, 1], y=[floor_x, 1], mode="lines", name="no better than chance",
                        line={"color": QUIET, "dash": "dot"}, hoverinfo="skip")  # fmt: skip
-    figure.add_scatter(x=x, y=y, mode="lines", line=pen("suspect", 2.5) | {"shape": "hv"}, name="this test",
+    figure.add_scatter(x=x, y=y, mode="lines", line=pen("suspect", 2.5) | {"shape": "hv"}, name="found, by threshold",
                        hovertemplate="false alarms %{x:.3g}, found %{y:.3g}<extra></extra>")  # fmt: skip
     chosen = rates(clean, knowing, threshold)
     figure.add_scatter(
         x=[max(chosen.alarms / chosen.clean, floor_x)], y=[max(1 - chosen.missed / chosen.knowing, floor_y)],
-        mode="markers", marker={"size": 13, "symbol": "cross", "color": LOOKS["base"].colour}, name="threshold",
+        mode="markers", marker={"size": 13, "symbol": "cross", "color": LOOKS["base"].colour}, name=name,
     )  # fmt: skip
     figure.update_xaxes(
         type="log", title="false alarms (share of clean models, log)", range=[math.log10(floor_x), 0.03], dtick=1
     )
     figure.update_yaxes(type="log", title="found (share of knowing models, log)", dtick=1)
     rows = [[f"FPR ≤ {share:g}", _true_positives_at(by_cut, share)] for share in (0.01, 0.001)]
-    rows.append(["at the threshold", f"found {chosen.knowing - chosen.missed} of {chosen.knowing}, "
+    rows.append([f"at the {name}", f"found {chosen.knowing - chosen.missed} of {chosen.knowing}, "
                                      f"false alarms {chosen.alarms} of {chosen.clean}"])  # fmt: skip
     alt = f"ROC on {len(clean)} clean and {len(knowing)} knowing models"
     caption = "Both axes are logarithmic; a rate of 0 is drawn at half a model."
@@ -96,7 +99,7 @@ def reliability(bands: Sequence[tuple[float, Number, int, int]]) -> Drawing:
                        name="said = counted", hoverinfo="skip")  # fmt: skip
     figure.add_scatter(
         x=[b[0] for b in counted], y=[b[1] for b in counted], mode="markers+lines", line=pen("suspect"),
-        marker={"size": 10, "color": LOOKS["suspect"].colour, "symbol": "square"}, name="this test",
+        marker={"size": 10, "color": LOOKS["suspect"].colour, "symbol": "square"}, name="as counted",
         customdata=[[b[2], b[3]] for b in counted],
         hovertemplate="said %{x:.2f}, counted %{y:.2f}<br>%{customdata[0]} know, %{customdata[1]} clean<extra></extra>",
     )  # fmt: skip

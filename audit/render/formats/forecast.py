@@ -8,6 +8,7 @@ from rich.table import Table
 from audit.render.formats.html import environment
 from audit.render.formats.markdown import chapters
 from audit.render.sections.blocks import Bullets, Cell, Facts, Grid, Section, Text
+from audit.render.wording.predictors import PREDICTORS
 from audit.schema import Basis, Forecast, ForecastReport, Missing
 from audit.wording import CELL, NAME, moment, number, visible
 
@@ -19,10 +20,15 @@ POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 def headline(report: ForecastReport) -> str:
     """The sentence that matters."""
     hardest, n = report.groups[0], report.cohorts["forget_items"]
+    first = (
+        "No group is known to be harder than another: all their 90 % intervals overlap"
+        if cannot_rank(report)
+        else f"The hardest group is {_name(hardest.name)} (mean rank {hardest.rank:.2f})"
+    )
     rests = "and short pilot runs on this base" if report.pilots else "and on no unlearning run of this base"
     return (
-        f"{n} items of {report.cohorts['forget_groups']} groups, ranked by how hard they will be to forget. The "
-        f"hardest group is {_name(hardest.name)} (mean rank {hardest.rank:.2f}). The ranking rests on "
+        f"{n} items of {report.cohorts['forget_groups']} groups, ranked by how hard they will be to forget. "
+        f"{first}. The ranking rests on "
         f"{report.basis.worlds} worlds of known truth {rests}."
     )
 
@@ -82,7 +88,15 @@ def _number(value: float | Missing) -> str:
     return "none" if isinstance(value, Missing) else number(value)
 
 
+def cannot_rank(report: ForecastReport) -> bool:
+    """Is there a rank that every group may have? Then none is known to be harder than another."""
+    ends = [group.interval for group in report.groups]
+    return len(ends) > 1 and max(end.lo for end in ends) <= min(end.hi for end in ends)
+
+
 def _order(report: ForecastReport) -> tuple[Text | Bullets, ...]:
+    if cannot_rank(report):
+        return (Text("The 90 % intervals of all groups overlap: they cannot be ranked, so no order is recommended."),)
     advice = (
         "Easy groups first, and of groups about as hard those that fewer retained items are tied to: what is easy "
         "costs least, and leaves the most room for what is not."
@@ -153,11 +167,12 @@ def _basis(report: ForecastReport) -> tuple[Facts | Grid, ...]:
         *((f"{e.role}", f"{_name(e.path)}, {e.fingerprint}") for e in report.exhibits),
     ]  # fmt: skip
     spread = tuple(
-        (Cell(_name(name)), Cell(number(i.lo), "number"), Cell(number(i.hi), "number"))
+        (Cell(_name(name.replace("_", " "))), Cell(PREDICTORS.get(name, "not described here")),
+         Cell(number(i.lo), "number"), Cell(number(i.hi), "number"))
         for name, i in report.predictors.items()
     )  # fmt: skip
     return Facts(tuple(rows)), Grid(
-        "Predictors on base, middle 90 % of the items", ("Predictor", "5 %", "95 %"), spread
+        "Predictors on base, middle 90 % of the items", ("Predictor", "What it is", "5 %", "95 %"), spread
     )
 
 

@@ -17,7 +17,7 @@ from markupsafe import Markup
 from audit.render.sections.blocks import letter
 from audit.render.sections.glance import axes_drawing, glance
 from audit.render.sections.outline import PAGE_ONE, report_sections
-from audit.render.sections.pageone import first_lines
+from audit.render.sections.pageone import first_lines, repeated
 from audit.render.sections.quotes import warning
 from audit.render.wording.detections import beside_verdict
 from audit.render.wording.findings import VERDICT_SYMBOL, meaning
@@ -71,6 +71,7 @@ def html(report: Report, prior_odds: float | None = None, live: Live = STATIC) -
             beside=beside_verdict(report),
             lines=first_lines(report),
             again=visible(report.reproduce),
+            files=visible(repeated(report)),
             ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in RUNGS],
             off_ladder=[Rung(w, VERDICT_SYMBOL[w], w == word) for w in OFF_LADDER],
             glance=glance(report),

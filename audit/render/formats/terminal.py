@@ -13,25 +13,24 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from audit.judging import replicates_of, short
 from audit.render.sections.detections import findings_of
-from audit.render.sections.glance import axis_lines, glance, known, people_count, three_lines
+from audit.render.sections.glance import axis_lines, glance, known, three_lines
 from audit.render.sections.listings import listing_said
 from audit.render.sections.pageone import untested
+from audit.render.sections.verdict_rows import NOT_MEASURED, VerdictRow, verdict_row
 from audit.render.wording.detections import (
     answer_sentence,
     beside_verdict,
     finding_name,
-    holding,
     replay,
     slot_words,
     transfer_words,
     unmasking,
 )
-from audit.render.wording.findings import VERDICT_SYMBOL, best, meaning, sentence, title, verdict_reason
-from audit.render.wording.posterior import how_sure, shown_ratio
+from audit.render.wording.findings import VERDICT_SYMBOL, best, meaning, sentence, title
+from audit.render.wording.posterior import how_sure
 from audit.render.wording.quantities import OVERALL, is_blind, judged_reading
-from audit.schema import Evidence, Missing, PeopleKept, Report, Share, VerdictWord
+from audit.schema import Evidence, Missing, Report, VerdictWord
 from audit.wording import NAME, number, replicate_of, visible
 
 STYLE: Final[dict[VerdictWord, str]] = {
@@ -49,42 +48,28 @@ def table(reports: Sequence[Report]) -> Table:
         out.add_column(name, justify="right", no_wrap=True)
     out.add_column("verdict, and why", ratio=1, min_width=26)
     for report in reports:
-        word = report.verdict.word
+        row = verdict_row(report)
         out.add_row(
-            Text(visible(report.plan.case.name, 40)),
-            effect_cell(best(report, "output")),
-            effect_cell(best(report, "causal")),
-            effect_cell(best(report, "decoding")),
-            effect_cell(best(report, "gate")),
+            Text(row.checkpoint),
+            *(effect_cell(best(report, kind)) for kind in ("output", "causal", "decoding", "gate")),
             Text.assemble(
-                (f"{VERDICT_SYMBOL[word]} {word}", STYLE[word]),
-                f"\n{verdict_reason(report)}",
-                *(f"\nbeside it: {name}" for name in holding(report)),
-                _axes(report),
-                _ratio(report),
+                (row.verdict, STYLE[report.verdict.word]),
+                f"\n{row.control}" if row.control else "",
+                f"\n{row.reason}",
+                *(f"\nbeside it: {name}" for name in row.beside),
+                _axes(row),
+                f"\n{row.sure}",
             ),
         )
     return out
 
 
-def _axes(report: Report) -> str:
+def _axes(row: VerdictRow) -> str:
     """Both axes and the count of people; nothing where they were not measured."""
-    verdict = report.verdict
-    shares = (("outputs", verdict.outputs), ("internals", verdict.internals))
-    over = replicates_of(report.evidence)
-    parts = [f"{name} {number(share.value)}" for name, share in shares if isinstance(share, Share)]
-    parts += [people_count(verdict.people, over)] if isinstance(verdict.people, PeopleKept) else []
+    shares = [f"{name} {share}" for name, share in (("outputs", row.outputs), ("internals", row.internals))
+              if share != NOT_MEASURED]  # fmt: skip
+    parts = [*shares, *([row.people] if row.people else [])]
     return f"\n{'; '.join(parts)}" if parts else ""
-
-
-def _ratio(report: Report) -> str:
-    """Ratio with its words, and both error rates as counts; nothing for an in-case verdict."""
-    ratio = shown_ratio(report)
-    if isinstance(ratio, Missing):
-        return ""
-    alarms, misses = ratio.false_alarms, ratio.misses
-    counts = f"false alarms {alarms.k}/{alarms.n} worlds, missed fakes {misses.k}/{misses.n}"
-    return f"\nlikelihood ratio {short(ratio)}; {counts}"
 
 
 LEGEND: Final = (

@@ -7,14 +7,24 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup, escape
 
-from audit.judging import count_words, replicates_of, short
+from audit.judging import count_words, replicates_of
 from audit.render.drawings import effect_scale
 from audit.render.drawings.effect_scale import Axis
 from audit.render.sections.blocks import Block, Cell, Grid, Heading, Text
-from audit.render.wording.findings import best, part, sentence, title
-from audit.render.wording.posterior import shown_ratio
-from audit.render.wording.quantities import is_blind, judged_reading, judged_shown
-from audit.schema import EFFECT_KINDS, Evidence, LikelihoodRatio, Missing, PeopleKept, Rate, Report, Share
+from audit.render.wording.findings import best, hesitation, measured, part, sentence, title, trained_rows
+from audit.render.wording.posterior import ratio_in_plain, shown_ratio
+from audit.render.wording.quantities import OVERALL, deciding, is_blind, judged_reading, judged_shown
+from audit.schema import (
+    EFFECT_KINDS,
+    NO_AXIS,
+    Evidence,
+    LikelihoodRatio,
+    Missing,
+    PeopleKept,
+    Rate,
+    Report,
+    Share,
+)
 from audit.wording import NAME, Replicate, interval, number, units, visible
 
 GLANCE: Final = (
@@ -22,15 +32,21 @@ GLANCE: Final = (
     ("output", "Does it still say it?"),
     ("causal", "Can base read it inside?"),
     ("decoding", "Do its own states show it?"),
+    ("recovery", "Does it come back under attack?"),
 )
+ALWAYS: Final = ("gate", "output", "causal", "decoding")
+"""Kinds of which the strongest finding stands on page one whatever it is."""
 NAMED: Final = 5
 """So many names stand on page one; the findings have them all."""
+SAYS_NOTHING: Final = "– says nothing here"
+BROKEN: Final = Missing(missing="says nothing: the suspect is too damaged")
 DECADES: Final = 6.0
 """Beyond this power of ten a ratio of two descriptions of the same readings is said to be larger."""
 
 
 class Glance(NamedTuple):
-    """One row of the summary on page one. ``strip`` is a drawing, or why there is none; ``number`` names the value."""
+    """One row of the summary on page one. ``strip`` is a drawing, or why there is none; ``number`` names the value;
+    ``why``: the line that it was held against, and the reason of an outcome that is neither."""
 
     question: str
     test: str
@@ -39,23 +55,37 @@ class Glance(NamedTuple):
     value: str
     ci95: str
     outcome: str
+    why: str = ""
 
 
 def glance(report: Report) -> tuple[Glance, ...]:
-    """The strongest finding of each kind by the number that was judged; what is blind comes last, without a number."""
-    rows = [(question, e) for kind, question in GLANCE if (e := best(report, kind)) is not None]
-    return tuple(_row(question, e) for question, e in sorted(rows, key=lambda row: is_blind(row[1])))
+    """The strongest finding of each kind by the number that was judged, and what the two axes were read from; what is
+    blind comes last, without a number."""
+    read_from = {share.measurement for _, share in axes(report) if isinstance(share, Share)}
+    rows: list[tuple[str, Evidence]] = []
+    for kind, question in GLANCE:
+        strongest = best(report, kind) if kind in ALWAYS else None
+        others = [e for e in trained_rows(report, kind) if e is not strongest and measured(e) in read_from]
+        rows += [(question, e) for e in ([] if strongest is None else [strongest]) + others[:1]]
+    broken = report.verdict.word == "INVALID"
+    return tuple(_row(question, e, broken) for question, e in sorted(rows, key=lambda row: is_blind(row[1])))
 
 
-def _row(question: str, e: Evidence) -> Glance:
+def _row(question: str, e: Evidence, broken: bool) -> Glance:
+    """``broken``: the suspect is too damaged for any silence to be printed as one."""
     m, (value, ci95) = e.measurement, judged_shown(e)
+    outcome = SAYS_NOTHING if broken and m.kind != "gate" and e.outcome != "trace found" else part(e)
     if isinstance(m.value, Missing):
-        return Glance(question, title(m), escape(sentence(m.value.missing)), "", "missing", ci95, part(e))
+        return Glance(question, title(m), escape(sentence(m.value.missing)), "", "missing", ci95, outcome)
     if is_blind(e):
-        return Glance(question, title(m), Markup(""), "", value, ci95, part(e))
+        return Glance(question, title(m), Markup(""), "", value, ci95, outcome)
     drawing = "" if m.kind == "gate" else effect_scale.strip(e)
     strip = Markup(drawing)  # noqa: S704 - our own drawing, labels escaped
-    return Glance(question, title(m), strip, judged_reading(e).name, value, ci95, part(e))
+    reading = judged_reading(e)
+    reasons = () if broken and m.kind != "gate" else (deciding(e).words, hesitation(e))
+    why = "; ".join(words for words in reasons if words)
+    most = f"; largest {number(m.value)}" if reading.name == OVERALL and number(m.value) != value else ""
+    return Glance(question, title(m), strip, reading.name + most, value, ci95, outcome, why)
 
 
 # ---- two axes ---------------------------------------------------------------------------------------------------
@@ -63,7 +93,9 @@ def axes(report: Report) -> tuple[Axis, ...]:
     """Outputs and internals; nothing where neither was measured."""
     verdict = report.verdict
     both = Axis("outputs", verdict.outputs), Axis("internals", verdict.internals)
-    return both if any(isinstance(axis.share, Share) for axis in both) else ()
+    if not any(isinstance(axis.share, Share) for axis in both):
+        return ()
+    return tuple(axis._replace(share=BROKEN) for axis in both) if verdict.word == "INVALID" else both
 
 
 def axes_drawing(report: Report) -> str:
@@ -76,15 +108,13 @@ def axes_drawing(report: Report) -> str:
 def share_words(share: Share | Missing) -> str:
     """``0.51 of base (95 % 0.37–0.62)``, or that there is none."""
     if isinstance(share, Missing):
-        return f"not measured ({visible(share.missing, NAME)})"
+        return BROKEN.missing if share == BROKEN else f"not measured ({visible(share.missing, NAME)})"
     return f"{number(share.value)} of base (95 % {interval(share.ci95)})"
 
 
 def measured_by(share: Share | Missing) -> str:
     """The measurement that a share was read from, in words."""
-    return (
-        "" if isinstance(share, Missing) else visible(share.measurement, NAME).replace(".", ": ", 1).replace("_", " ")
-    )
+    return "" if isinstance(share, Missing) else effect_scale.named(share)
 
 
 def axis_lines(report: Report) -> tuple[tuple[str, str], ...]:
@@ -105,7 +135,10 @@ def people_count(people: PeopleKept, over: Replicate) -> str:
 
 def known(report: Report) -> tuple[tuple[str, str], ...]:
     """:func:`people_words` under their title, as one pair; none where nothing says so."""
-    words = people_words(report)
+    words, people = people_words(report), report.verdict.people
+    if not words and people != NO_AXIS and isinstance(people, Missing):
+        clean = report.verdict.word == "CONSISTENT WITH NEVER TRAINED"
+        words = f"{'nobody' if clean else 'not counted'}: {visible(people.missing)}"
     return ((_known_title(replicates_of(report.evidence)), words),) if words else ()
 
 
@@ -178,22 +211,23 @@ def three_lines(report: Report, not_tested: str) -> tuple[tuple[str, str], ...]:
 
 
 def _surety(report: Report) -> str:
-    """Both error counts, or that none is known; then the ratio and the strength."""
-    ratio, strength = shown_ratio(report), f"Strength: {report.verdict.strength}"
+    """Both error counts, or that none is known; then the ratio, and what a verdict lacks that is not of full
+    strength."""
+    ratio = shown_ratio(report)
+    lacks = "" if report.verdict.strength != "weak" else " Strength: weak, for want of models to compare with."
     if isinstance(ratio, LikelihoodRatio):
-        alarms, misses = ratio.false_alarms, ratio.misses
         return (
-            f"false alarms in {_worlds(alarms)}; fakes missed in {_worlds(misses)}. "
-            f"Likelihood ratio {short(ratio)}. {strength}"
+            f"false alarms in worlds of known truth: {_worlds(ratio.false_alarms)}. "
+            f"Missed fakes: {_worlds(ratio.misses)}. {ratio_in_plain(ratio)}{lacks}"
         )
     if isinstance(report.verdict.ratio, LikelihoodRatio):
-        return f"{visible(ratio.missing[0].lower() + ratio.missing[1:])}. {strength}"
-    return f"no error rate is known: judged by this case alone, so no likelihood ratio is given. {strength}"
+        return f"{visible(ratio.missing[0].lower() + ratio.missing[1:])}.{lacks}"
+    return f"no error rate is known: judged by this case alone, so no likelihood ratio is given.{lacks}"
 
 
 def _worlds(rate: Rate) -> str:
-    """``0 of 60 worlds (at most 4.9 %)``."""
-    return f"{rate.k} of {rate.n} worlds (at most {number(100 * rate.upper95)} %)"
+    """``0 of 60 (with 95 % confidence at most 4.9 %)``."""
+    return f"{rate.k} of {rate.n} (with 95 % confidence at most {number(100 * rate.upper95)} %)"
 
 
 # ---- as blocks --------------------------------------------------------------------------------------------------

@@ -71,6 +71,11 @@ GLOSSARY: Final = (
     ("Calibrated basis", "Judged by models of known truth of the same kind; the mistakes of the rule are counted."),
     ("World", "A set of people and facts of its own, made up, with the models that were taught it or never were."),
     ("Zoo", "All worlds together, and their models of known truth: the material of the calibrations."),
+    (
+        "Decoy, own kind",
+        "Decoys are invented people. A case's own base is taught them and made to forget them, so that mistakes are"
+        " counted on models of its own kind.",
+    ),
     ("Held out", "Not used when a rule was fitted. Mistakes are counted in worlds that were held out."),
     ("Mechanism", "A way in which a model of the zoo was made to forget."),
     ("Fake, dose", "A fake knows everything and keeps quiet. A dose was taught only some of the people, or a part."),

@@ -24,14 +24,30 @@ def compared_with(report: Report) -> str:
     """The models that stand for never having known, and whether they were measured before they judged."""
     case = taking_part(report.plan.case, report.roles_audited)
     kin = len(case.roles.never_trained)
-    checked = "measured before they judged" if report.roles_audited else "declared, not verified"
+    checked = "checked by measurement first" if report.roles_audited else "declared, not checked"
+    rest = f"{_refused(report)}{_itself(report)}"
     if kin:
         models = "1 model" if kin == 1 else f"{kin} models"
-        return f"{models} retrained without F from the same ancestor ({checked}).{_refused(report)}"
+        return f"{models} retrained without the forget set from the same ancestor ({checked}).{rest}"
     if case.roles.ancestor is not None:
-        return f"the public checkpoint before it was taught F ({checked}).{_refused(report)}"
+        return f"the public checkpoint before it was taught the forget set ({checked}).{rest}"
     holdout = f": holdout {replicates_of(report.evidence).plural} stand in" if case.data.holdout else ""
-    return f"no model that never knew was given{holdout}.{_refused(report)}"
+    return f"no model that never knew was given{holdout}.{rest}"
+
+
+def _itself(report: Report) -> str:
+    """Whether the audited model is one of those that it is compared with."""
+    suspect = {x.fingerprint for x in report.exhibits if x.role == "suspect"}
+    same = [x.role for x in report.exhibits if x.role != "suspect" and x.fingerprint in suspect]
+    return f" The suspect is {same[0]} itself, a control." if same else ""
+
+
+def repeated(report: Report) -> str:
+    """Of which files a run that repeats this one must be: the suspect by its fingerprint."""
+    exhibit = next((x for x in report.exhibits if x.role == "suspect"), None)
+    if exhibit is None:
+        return ""
+    return f"with the case file of this run; the suspect's fingerprint is {visible(exhibit.fingerprint[:12], NAME)}"
 
 
 # ---- sections ---------------------------------------------------------------------------------------------------

@@ -8,11 +8,12 @@ from audit.render.drawings.charts import Axes, Mark, Series, chart
 from audit.render.drawings.drawing import LOOKS
 from audit.render.drawings.scale import quantile
 from audit.render.sections.blocks import Block, Cell, Facts, Figure, Grid, Heading, Text
+from audit.render.sections.decoy_pool import made_grid, pool_blocks, roc_figure
 from audit.render.sections.findings import JUDGED
 from audit.render.wording.findings import title
 from audit.render.wording.posterior import FALSE_ALARMS, MISSES, shown_ratio
 from audit.render.wording.quantities import deciding, power_cell, silence_worth
-from audit.schema import DecoyPeople, LikelihoodRatio, Missing, Report, Validation
+from audit.schema import LikelihoodRatio, Missing, Report, Validation
 from audit.wording import CELL, NAME, interval, number, visible
 
 KNOWING = LOOKS["base"]._replace(word="models that know")
@@ -34,7 +35,7 @@ def controls(report: Report) -> tuple[Block, ...]:
 
 def calibration(report: Report) -> tuple[Block, ...]:
     """How the ratios of the rule hold up, what it says of every kind of model, and which calibration judged what."""
-    return (*_curves(report), *_uses(report)) or (Text("No calibration judged, and none was looked for."),)
+    return (*_curves(report), *calibration_uses(report)) or (Text("No calibration judged, and none was looked for."),)
 
 
 def _num(text: str) -> Cell:
@@ -130,44 +131,21 @@ def _rule_facts(report: Report) -> tuple[Block, ...]:
              "always right and sure; 1 is no better than silence."),
         )
     )  # fmt: skip
-    own = () if validation.decoys is None else _decoys(validation.decoys, validation, ratio)
+    own = () if validation.decoys is None else pool_blocks(validation.decoys, validation, ratio)
     return heading, *own, facts
-
-
-def _decoys(decoys: DecoyPeople, validation: Validation, ratio: LikelihoodRatio) -> tuple[Block, ...]:
-    """What was made of the case's own base to calibrate on, what was missed of it, and what it does not support."""
-    knowing = {c.mechanism: (c.found, c.worlds) for c in validation.counted if c.pool == "knowing"}
-    missed = [f"{visible(name.replace('_', ' '), NAME)} {n - k} of {n}" for name, (k, n) in knowing.items() if k < n]
-    absent = [visible(name.replace("_", " "), NAME) for name in decoys.left_out]
-    return (
-        Text(
-            f"Calibrated on this model's own kind, {validation.worlds} decoy worlds. In each, this case's own base was "
-            f"taught {decoys.people} invented people ({decoys.questions} questions). It had been asked about them "
-            "before, and did not know them. Models were made from it that know them and keep quiet, that know a part, "
-            "and that never knew them. What each of them knows is known by how it was made."
-        ),
-        Facts(
-            (
-                ("Mechanisms that were missed", ", ".join(missed) or "none"),
-                ("Mechanisms that could not be made of this model", ", ".join(absent) or "none"),
-                ("Largest ratio that so many worlds support", number(ratio.ceiling)),
-                (
-                    "What the worlds share",
-                    "one base: they are no independent draws of models. The exact bounds are for this base. For "
-                    f"others like it they are widened by the between-base share of the zoo, {number(decoys.share)}. "
-                    f"False alarms are then at most {number(100 * decoys.false_alarms)} %, misses at most "
-                    f"{number(100 * decoys.misses)} %",
-                ),
-            )
-        ),
-    )
 
 
 def _curves(report: Report) -> tuple[Block, ...]:
     validation, ratio = report.validation, shown_ratio(report)
     if isinstance(validation, Missing) or isinstance(ratio, Missing):
         return ()
-    return _tippett(validation, ratio), *_bands(validation), _mechanisms(validation)
+    roc = () if validation.decoys is None else (roc_figure(validation),)
+    return (
+        *roc,
+        _tippett(validation, ratio),
+        *_bands(validation),
+        made_grid(validation, folded=validation.decoys is None),
+    )
 
 
 def _rates(ratio: LikelihoodRatio) -> tuple[tuple[str, str], ...]:
@@ -234,16 +212,7 @@ def _bands(validation: Validation) -> tuple[Figure, ...]:
     return (Figure(drawn, label, caption, Grid(label, columns, rows), folded=True),)
 
 
-def _mechanisms(validation: Validation) -> Grid:
-    rows = tuple(
-        (_name(c.mechanism.replace("_", " ")), _name(c.pool), _num(f"{c.found} of {c.worlds}"))
-        for c in validation.counted
-    )
-    caption = "In how many held-out worlds each kind of model was said to hold a trace"
-    return Grid(caption, ("Kind of model", "Its truth", "Worlds with a trace stated"), rows, folded=True)
-
-
-def _uses(report: Report) -> tuple[Block, ...]:
+def calibration_uses(report: Report) -> tuple[Block, ...]:
     """Which calibration judged which test, what it is not valid for, and what renews those that did not."""
     if not report.calibrations:
         return ()

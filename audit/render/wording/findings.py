@@ -30,7 +30,7 @@ WORST_FIRST: Final[tuple[VerdictWord, ...]] = (
 """The words of a verdict in the order in which a reader wants to see them."""
 VERDICT_MEANING: Final[dict[VerdictWord, str]] = {
     "INTACT": "The outputs still hold at least half of what base knows.",
-    "PARTIAL": "Part of what base knows is still shown.",
+    "PARTIAL": "Part of what base knows is still there.",
     "SUPPRESSED": "The model still holds more inside than its outputs say.",
     "CONSISTENT WITH NEVER TRAINED": "No trace was found by tests that find the knowledge in base.",
     "INCONCLUSIVE": "The evidence does not decide.",
@@ -122,9 +122,31 @@ def best(report: Report, kind: str) -> Evidence | None:
             return is_blind(e), rank[e.outcome], math.inf
         return is_blind(e), rank[e.outcome], value if kind == "gate" else -value
 
-    usable = [e for e in report.evidence if e.measurement.mode == "controlled" and e.measurement.form == "trained"]
-    rows = [e for e in usable if e.measurement.kind == kind]
+    rows = trained_rows(report, kind)
     return min(rows, key=order) if rows else None
+
+
+def trained_rows(report: Report, kind: str) -> list[Evidence]:
+    """The findings of one kind on the rows that the verdict reads."""
+    usable = [e for e in report.evidence if e.measurement.mode == "controlled" and e.measurement.form == "trained"]
+    return [e for e in usable if e.measurement.kind == kind]
+
+
+def measured(e: Evidence) -> str:
+    """The name by which a verdict names what it was read from: probe and measurement."""
+    return f"{e.measurement.probe}.{e.measurement.name}"
+
+
+def hesitation(e: Evidence) -> str:
+    """Why a test that was held against something says neither, in a few words; empty for every other."""
+    if e.outcome != "inconclusive" or e.status != "undecided":
+        return ""
+    if e.basis == "calibrated" and not isinstance(e.threshold, Missing):
+        value = judged_reading(e).value
+        if isinstance(value, float) and value > e.threshold:
+            return "above the line, but its own p is not small enough"
+        return "below the line, too weak a support for its silence to count"
+    return "no trace, but its interval reaches too high"
 
 
 def verdict_sentence(report: Report) -> str:
@@ -167,7 +189,11 @@ def meaning(report: Report) -> str:
 def undecided(report: Report) -> str:
     """Why the evidence does not decide, in short: over-suppressed, no common basis, blind, else the first reason."""
     if report.verdict.direction == "below":
-        return "the suspect lies below the never-trained level (over-suppressed)"
+        low = [e for e in report.evidence if e.direction == "below" and e.measurement.form == "trained"]
+        by = f" by {title(low[0].measurement)} ({number(judged_reading(low[0]).value)})" if low else ""
+        return (
+            f"the suspect lies below the level of models that never knew{by}, where none of them lies (over-suppressed)"
+        )
     inside = [e for e in report.evidence if e.measurement.kind in ("causal", "decoding") and e.status != "listed"]
     causal = [e for e in inside if e.measurement.kind == "causal"]
     if causal and all(isinstance(e.measurement.value, Missing) for e in causal):
@@ -194,6 +220,12 @@ def _bar(e: Evidence) -> str:
     return f"{shown}, above the floor of {number(m.floor)}"
 
 
-def worst_first(report: Report) -> tuple[int, str]:
-    """Sorts reports: what holds the most comes first, equals by their names."""
-    return WORST_FIRST.index(report.verdict.word), report.plan.case.name
+def is_control(report: Report) -> bool:
+    """Is the suspect base itself? That it holds everything is what its audit was made to show."""
+    fingerprints = report.plan.fingerprints
+    return bool(fingerprints.get("suspect")) and fingerprints.get("suspect") == fingerprints.get("base")
+
+
+def worst_first(report: Report) -> tuple[bool, int, str]:
+    """Sorts reports: what holds the most comes first, equals by their names; base itself, a control, comes last."""
+    return is_control(report), WORST_FIRST.index(report.verdict.word), report.plan.case.name

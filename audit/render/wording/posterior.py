@@ -13,15 +13,18 @@ from audit.wording import number
 
 FALSE_ALARMS: Final = "false alarms on models that never knew"
 MISSES: Final = "missed fakes, which know everything and keep quiet"
+STILL_NEVER: Final = (Proposition("it still knows", "it still knows"), Proposition("it never knew", "it never knew"))
 H1_H2: Final = (Proposition("H1 holds", "H1 does"), Proposition("H2 holds", "H2 does"))
 NO_POSTERIOR: Final = "No likelihood ratio is given for this case, so that no prior can be carried on to a posterior."
 
 
 BELOW: Final = (
-    "No likelihood ratio is printed: the score counts traces above the never-trained level only, and this lies below."
+    "No error rate is known and no likelihood ratio is printed: the calibrated score counts traces above the "
+    "never-trained level only, and this lies below."
 )
 OTHER_SIDE: Final = (
-    "No likelihood ratio is printed: the verdict rests on findings of this case, and the joint score does not see them."
+    "No error rate is known and no likelihood ratio is printed: the verdict rests on findings of this case that the "
+    "calibrated score does not count."
 )
 TRACES: Final = ("INTACT", "PARTIAL", "SUPPRESSED")
 
@@ -91,12 +94,29 @@ def mistakes(ratio: LikelihoodRatio) -> str:
 
 def ratio_in_short(ratio: LikelihoodRatio) -> str:
     """:func:`ratio_sentence` where the two propositions stand on the same page, and the counted mistakes above."""
-    side = {None: "", KNOWS: " for H1", NEVER: " for H2"}[supported(ratio)]
     stated, ends = weighed(ratio, *H1_H2).rsplit(" (", 1)
     return (
         f"The findings are {stated}. {ends[0].upper()}{ends[1:].rstrip(')')}. On the verbal scale (glossary) this is "
-        f"{ratio.words}{side}."
+        f"{_support(ratio, ('for H1', 'for H2'))}."
     )
+
+
+def ratio_in_plain(ratio: LikelihoodRatio) -> str:
+    """The same for a reader who has no more than page one."""
+    stated = weighed(ratio, *STILL_NEVER).rsplit(" (", 1)[0]
+    lo, hi, most = ratio.ci95.lo, ratio.ci95.hi, ratio.ceiling
+    if ratio.value < 1:
+        lo, hi, most = 1 / hi, 1 / lo, 1 / ratio.floor
+    to = "" if hi >= most * (1 - EDGE) else f" and ends at {number(hi)}"
+    return (
+        f"The findings are {stated}. The 95 % interval begins at {number(lo)} times{to}; this design cannot show more "
+        f"than {number(most)}. This is {_support(ratio, ('that it knows', 'that it never knew'))}."
+    )
+
+
+def _support(ratio: LikelihoodRatio, sides: tuple[str, str]) -> str:
+    side = {None: "", KNOWS: f" {sides[0]}", NEVER: f" {sides[1]}"}[supported(ratio)]
+    return f"{ratio.words}{side}"
 
 
 def posterior(ratio: LikelihoodRatio, prior_odds: float) -> str:

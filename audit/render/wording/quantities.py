@@ -102,7 +102,7 @@ def deciding(e: Evidence) -> Line:
 def _line(e: Evidence) -> Line:
     m = e.measurement
     if m.kind == "gate":
-        return Line(GATE_RATIO, f"gate, {GATE_RATIO} of base")
+        return Line(GATE_RATIO, f"gate, at least {GATE_RATIO} of base")
     if e.status in ("listed", "blind") or isinstance(m.value, Missing):
         return NOTHING_DECIDES if e.status == "listed" else Line(None, "nothing: it is blind here")
     if e.status == "below":

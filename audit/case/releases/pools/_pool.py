@@ -1,9 +1,10 @@
 """What a parser of releases is."""
 
 from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import ClassVar
 
-from audit.case.releases.clues import Clues
+from audit.case.releases.clues import Benchmark, Clues
 from audit.case.releases.release import Release
 
 
@@ -13,6 +14,10 @@ class Pool(ABC):
 
     looks_for: ClassVar[str]
     order: ClassVar[int] = 50
+
+    def data(self, folder: Path, file: str) -> Benchmark | None:
+        """The benchmark whose files lie in a folder, if it is this one's; ``file`` is the one that was named in it."""
+        return None
 
     @abstractmethod
     def clues(self, release: Release) -> Clues:

@@ -5,10 +5,11 @@ huggingface.co/muse-bench; the names of models unlearned by open-unlearning's sc
 """
 
 import re
+from pathlib import Path
 from typing import ClassVar, Final
 
 from audit.case.releases.clues import Benchmark, Clues, Named, Prompting, Wanted
-from audit.case.releases.nearby import DataSet
+from audit.case.releases.nearby import DataSet, find_data
 from audit.case.releases.pools._pool import Pool
 from audit.case.releases.release import Release
 from audit.schema import Template
@@ -51,6 +52,14 @@ class Muse(Pool):
 
     looks_for: ClassVar[str] = "MUSE and its corpus (`muse` and news or books in a name, or the card's data sets)"
     order: ClassVar[int] = 35
+
+    def data(self, folder: Path, file: str) -> Benchmark | None:
+        """MUSE by its files; the corpus by the name of the folder, or of one above it."""
+        if not all(find_data((f"knowmem/{part}_qa", f"{part}_qa"), (folder,)) for part in ("forget", "retain")):
+            return None
+        near = " ".join(part.casefold() for part in folder.resolve().parts[-3:])
+        corpora = list(dict.fromkeys(_CORPUS.findall(near)))
+        return muse(corpora[0])._replace(asked=ASKED) if corpora else muse("news")._replace(name="MUSE", asked=ASKED)
 
     def clues(self, release: Release) -> Clues:
         """Base is the target model, the null the retrained one."""

@@ -1,10 +1,11 @@
 """TOFU: which split was to be forgotten, and its files. Models of TOFU's own authors are known by their names."""
 
 import re
+from pathlib import Path
 from typing import ClassVar, Final
 
 from audit.case.releases.clues import Benchmark, Clues, Wanted
-from audit.case.releases.nearby import DataSet
+from audit.case.releases.nearby import DataSet, find_data
 from audit.case.releases.pools._pool import Pool
 from audit.case.releases.release import Release
 
@@ -47,6 +48,16 @@ class Tofu(Pool):
 
     looks_for: ClassVar[str] = "TOFU and its split (`tofu` and forget01, forget05 or forget10 in a name or the card)"
     order: ClassVar[int] = 40
+
+    def data(self, folder: Path, file: str) -> Benchmark | None:
+        """TOFU by its files: the split that was named, else the largest that is there."""
+        there = [share for share in RETAINED if find_data((f"forget{share}_perturbed", f"forget{share}"), (folder,))]
+        named = _SPLIT.search(file)
+        share = named[1] if named else there[-1] if there else ""
+        others = ", ".join(f"forget{other}" for other in there if other != share)
+        if share not in there or not find_data(("retain_perturbed", f"retain{RETAINED[share]}"), (folder,)):
+            return None
+        return tofu(share)._replace(also=f"name a file of {others} to take that split" if others else "")
 
     def clues(self, release: Release) -> Clues:
         """The data; the roles are said by who published the model."""
