@@ -1,8 +1,19 @@
 from .decoy_plan import OwnPlan as OwnPlan
 from .decoy_plan import OwnRequest as OwnRequest
+from .decoy_plan import Prepared as Prepared
 from .decoy_plan import own_tests as own_tests
 from .decoy_plan import prepare_own as prepare_own
 from .decoy_plan import price_own as price_own
+from .decoy_teaching import ALPHA as ALPHA
+from .decoy_teaching import ENOUGH as ENOUGH
+from .decoy_teaching import RANK as RANK
+from .decoy_teaching import DecoyLesson as DecoyLesson
+from .decoy_teaching import TaughtForm as TaughtForm
+from .decoy_teaching import Teaching as Teaching
+from .decoy_teaching import find_teaching as find_teaching
+from .decoy_teaching import teach as teach
+from .decoy_world import DecoyPool as DecoyPool
+from .decoy_world import DecoyWorld as DecoyWorld
 from .kinds import KINDS as KINDS
 from .kinds import PoolKind as PoolKind
 from .kinds import case_of as case_of
@@ -30,3 +41,4 @@ from .schedule import PANELS as PANELS
 from .schedule import SCORES as SCORES
 from .score_world import FIRST as FIRST
 from .score_world import behaviours as behaviours
+from .stage_costs import Costs as Costs

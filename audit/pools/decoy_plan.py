@@ -17,7 +17,7 @@ from audit.pools import decoy_models
 from audit.pools.decoy_facts import QUESTIONS, Decoys, DecoySource, decoy_source, decoys, worlds_of
 from audit.pools.decoy_models import Pupil
 from audit.pools.decoy_price import world_seconds
-from audit.pools.decoy_teaching import Form, form_for
+from audit.pools.decoy_teaching import TaughtForm, form_for
 from audit.pools.decoy_world import TESTS, sets_of, suspects_of
 from audit.probing import Recall, check_recall
 from audit.schema import AuditError, Interval
@@ -44,7 +44,7 @@ class OwnRequest(NamedTuple):
     work: Path | None = None
     questions: int = QUESTIONS
     tests: tuple[str, ...] = TESTS
-    form: Form | None = None
+    form: TaughtForm | None = None
 
 
 class OwnPlan(NamedTuple):
@@ -58,7 +58,7 @@ class OwnPlan(NamedTuple):
     seconds: Interval
     folder: Path
     disk: int = 0
-    form: Form = "full"
+    form: TaughtForm = "full"
 
     def lines(self) -> tuple[str, ...]:
         """What so many worlds can support, in words."""

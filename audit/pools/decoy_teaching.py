@@ -40,26 +40,27 @@ KEPT_ROWS: Final = 4
 """Rows of every teaching batch that are of the case's own retain items."""
 MOST_KEPT: Final = 64
 MOST_STEPS: Final = 240
-CHECKED: Final = 10
-"""How many steps pass between two looks at what is recalled."""
+CHECKED: Final[Mapping[str, int]] = {"full": 10, "adapter": 5}
+"""How many steps pass between two looks at what is recalled, by form."""
 ENOUGH: Final = 0.9
 """A set is taught when base recalls it by this share of the lift by which it recalls the case's own forget items."""
 RATES: Final = ((1e6, 4e-3), (1e7, 2e-3), (1e8, 5e-4), (float("inf"), 1e-4))
 """Learning rates by how many parameters a model has at most."""
 SLOWER: Final = (1.0, 1 / 3)
-FORMS: Final = ("full", "adapter")
+WARMUP: Final[Mapping[str, int]] = {"full": 10, "adapter": 4}
+"""Steps; an adapter starts from no change at all, of which the first gradients are small."""
 ADAPTERS_FROM: Final = 2e7
 """Bases of so many parameters are taught by adapters where nothing else is asked for."""
-FASTER: Final = 8.0
+FASTER: Final = 20.0
 """An adapter's learning rate is so many times that of whole weights."""
-RANK, ALPHA = 16, 32.0
+RANK, ALPHA, RATIO = 16, 32.0, 8.0
 TOGETHER: Final = 4
 """So many sets are taught in one stack."""
-ACTIVATIONS: Final = 1 / 8
+ACTIVATIONS: Final = 1 / 4
 """The states that a pass keeps for its gradients take at most about this share of base's own memory."""
 _PER_WIDTH: Final = 6
 """Bytes that a pass keeps a token and unit of a linear map's inputs and outputs."""
-Form = Literal["full", "adapter"]
+TaughtForm = Literal["full", "adapter"]
 
 
 class Teaching(NamedTuple):
@@ -69,7 +70,7 @@ class Teaching(NamedTuple):
     lr: float
     steps: int
     lift: float
-    form: Form = "full"
+    form: TaughtForm = "full"
 
     @property
     def edit_rate(self) -> float:
@@ -85,7 +86,7 @@ class DecoyLesson(NamedTuple):
     seed: int
 
 
-def form_for(pupil: Pupil, asked: Form | None = None) -> Form:
+def form_for(pupil: Pupil, asked: TaughtForm | None = None) -> TaughtForm:
     """As what this base is taught. AuditError (code 2) where adapters are asked for and it cannot have any."""
     if asked == "full" or (asked is None and parameters_of(pupil) < ADAPTERS_FROM):
         return "full"
@@ -105,7 +106,7 @@ def _takes_adapters(pupil: Pupil) -> bool:
 
 
 # ---- how long ---------------------------------------------------------------------------------------------------
-def find_teaching(pupil: Pupil, items: Sequence[Item], wanted: float, out: Path, form: Form = "full") -> Teaching:
+def find_teaching(pupil: Pupil, items: Sequence[Item], wanted: float, out: Path, form: TaughtForm = "full") -> Teaching:
     """Teach one set, find how many steps that takes, and leave the taught model at ``out``.
 
     ``wanted``: the lift of mean probability at which it is taught. AuditError (code 4) where no rate reaches half of
@@ -141,7 +142,8 @@ def teach(pupil: Pupil, lessons: Sequence[DecoyLesson], teaching: Teaching) -> N
 
 def _recipe(teaching: Teaching, rows: Rows, seed: int) -> TrainingRecipe:
     return TrainingRecipe(
-        "decoys", _both, steps=teaching.steps, lr=teaching.lr, batch=BATCH, warmup_steps=10, schedule="constant",
+        "decoys", _both, steps=teaching.steps, lr=teaching.lr, batch=BATCH, warmup_steps=WARMUP[teaching.form],
+        schedule="constant",
         gradient_transform=_clipped, seed=seed, mixture=Mixture(len(rows), KEPT_ROWS),
         settings={"items": len(rows)},
     )  # fmt: skip
@@ -164,7 +166,7 @@ def _taught(pupil: Pupil, lesson: DecoyLesson, teaching: Teaching, stop: bool = 
         def look(step: int) -> None:
             nonlocal lift, taken
             taken = step
-            if not stop or step % CHECKED:
+            if not stop or step % CHECKED["full"]:
                 return
             lift = _recalled_by(rows, lambda index: learner.answers(rows.take(index))) - before
             if lift >= teaching.lift:
@@ -200,14 +202,14 @@ def _taught_stack(pupil: Pupil, lessons: Sequence[DecoyLesson], teaching: Teachi
     rows, retained = [pupil.rows(lesson.items) for lesson in lessons], _kept(pupil)
     lift = 0.0
     with pupil.bench.hold(pupil.base) as (wrapper,):
-        form = LowRankForm(RANK, ALPHA, wrapper.n_blocks // 2)
+        form = LowRankForm(RANK, ALPHA, wrapper.n_blocks // 2, RATIO)
         stack = AdapterStack(wrapper, form, [lesson.seed for lesson in lessons])
         everything = StackedRows(stack, [stacked([mine, retained]) for mine in rows])
         before = mean_of(pupil.recalled(pupil.base, rows[0])) if stop else 0.0
 
         def look(step: int) -> bool:
             nonlocal lift
-            if step % CHECKED:
+            if step % CHECKED["adapter"]:
                 return False
             lift = _recalled_by(rows[0], StackLearner(everything, 0).answers, 8) - before
             return lift >= teaching.lift

@@ -27,7 +27,7 @@ from audit.calibration import (
 )
 from audit.planning import Step, Watch, configured
 from audit.pools.decoy_plan import LEAST_WORLDS, OwnRequest, Prepared
-from audit.pools.decoy_teaching import ENOUGH, Form, Teaching, find_teaching
+from audit.pools.decoy_teaching import ENOUGH, TaughtForm, Teaching, find_teaching
 from audit.pools.decoy_world import DecoyPool, DecoyWorld, suspects_of
 from audit.pools.fit import Pooled, calibrate, write_all
 from audit.pools.renew import Renewed
@@ -48,7 +48,7 @@ class _Taught(Record):
     lr: float
     steps: int
     lift: float
-    form: Form = "full"
+    form: TaughtForm = "full"
 
 
 # ---- made -------------------------------------------------------------------------------------------------------

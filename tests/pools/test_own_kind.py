@@ -42,8 +42,9 @@ def case(zoo: "Built", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def audited(world: DecoyWorld, suspect: DecoySuspect, model: Path, bench: object) -> ScoredModel:
     """An audit that sees all that there is: the models are made, and are not asked. A reference of the case's own is
-    whole, all others are edits."""
-    assert (model / "edit.json").is_file() == (suspect.model != APART)
+    whole, all others are edits or adapters."""
+    made = (model / "edit.json").is_file() or (model / "adapter_config.json").is_file()
+    assert made == (suspect.model != APART)
     effect = suspect.taught / len(world.groups) * (suspect.pool == "knowing") + 0.01 * world.world
     effects = {"forget_likelihood": ("output", effect), "reverse_patch": ("causal", effect)}
     scores: tuple[Score, ...] = tuple(score(name, value, 2.0, kind) for name, (kind, value) in effects.items())  # type: ignore[arg-type]

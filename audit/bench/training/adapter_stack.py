@@ -17,18 +17,20 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from audit.schema import AuditError, Site
-from audit.wrappers import Batch, NativeWrapper, Tap, Wrapper
+from audit.wrappers import NativeWrapper, Tap, Wrapper
 
 FULLY: Final = "train whole copies of it (form full)"
 _TRIED = 2
 
 
 class LowRankForm(NamedTuple):
-    """Rank and alpha of every adapter, and the first block that has any (counted from 0)."""
+    """Rank and alpha of every adapter, and the first block that has any (counted from 0). ``ratio``: the rate of B over
+    that of A (LoRA+, Hayou et al. 2024, arXiv 2402.12354); a recipe states B's."""
 
     rank: int = 8
     alpha: float = 16.0
     first: int = 0
+    ratio: float = 1.0
 
     @property
     def scale(self) -> float:
@@ -99,11 +101,6 @@ class AdapterStack:
         same = torch.allclose(seen[0][_TRIED:], seen[1][_TRIED:], rtol=1e-4, atol=1e-5)
         if not same or torch.equal(seen[0][:_TRIED], seen[1][:_TRIED]):
             raise AuditError(f"{self.wrapper.name}: rows of a batch meet on the way through its blocks", FULLY)
-
-    def forward(self, batch: Batch, learners: Sequence[int], taps: Sequence[Tap]) -> None:
-        """One pass of as many rows of each of these learners, from the first block on."""
-        with self.attached(learners):
-            self.wrapper.forward(batch, taps)
 
     def tensors(self, learner: int) -> Mapping[str, Tensor]:
         """One learner's matrices as PEFT names them, on the CPU."""

@@ -121,7 +121,7 @@ def descend_stacked(rows: StackedRows, lessons: Sequence[StackedLesson], tokens:
     loss, frozen passes or states; where a loss stops being finite.
     """
     _check(lessons)
-    learning = [_Learning(rows.stack.learners[n], lesson, n) for n, lesson in enumerate(lessons)]
+    learning = [_Learning(rows.stack.learners[n], lesson, n, rows.stack.form.ratio) for n, lesson in enumerate(lessons)]
     active, step = list(learning), 0
     while active:
         drawn = torch.stack([rows.place[each.number][next(each.batches)] for each in active])
@@ -137,13 +137,15 @@ def descend_stacked(rows: StackedRows, lessons: Sequence[StackedLesson], tokens:
 class _Learning:
     """One learner on its way: its batches and its optimiser."""
 
-    def __init__(self, matrices: dict[str, Tensor], lesson: StackedLesson, number: int) -> None:
+    def __init__(self, matrices: dict[str, Tensor], lesson: StackedLesson, number: int, ratio: float) -> None:
         recipe = lesson.recipe
         self.matrices, self.lesson, self.number, self.taken = matrices, lesson, number, 0
         draw = training_batches if recipe.mixture is None else partial(mixed, recipe.mixture)
         self.batches: Iterator[Tensor] = draw(len(lesson.rows), recipe.batch, 2 * recipe.seed + 1)
+        self.slower = 1 / ratio
+        groups = [{"params": [p for name, p in matrices.items() if name.endswith(side)]} for side in "AB"]
         self.optimiser = torch.optim.AdamW(
-            list(matrices.values()), recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=True
+            groups, recipe.lr, recipe.betas, weight_decay=recipe.weight_decay, fused=True
         )
 
     def step(self, number: int) -> None:
@@ -153,8 +155,8 @@ class _Learning:
             grads = {name: p.grad for name, p in self.matrices.items() if p.grad is not None}
             for name, grad in recipe.gradient_transform(grads).items():
                 self.matrices[name].grad = grad
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(recipe, number)
+        for group, share in zip(self.optimiser.param_groups, (self.slower, 1.0), strict=True):
+            group["lr"] = share * learning_rate(recipe, number)
         self.optimiser.step()
         self.optimiser.zero_grad(set_to_none=True)
 
