@@ -52,10 +52,10 @@ def prompted(case: OpenCase, texts: Texts, most_items: int, most_tokens: int) ->
     group = np.unique(np.array(rows.group_ids), return_inverse=True)[1].reshape(-1)
     usable = np.flatnonzero(((spans[:, 0] > 0) & (spans[:, 1] > spans[:, 0])).numpy()).tolist()
     chosen = torch.tensor(_spread(usable, group, most_items), dtype=torch.long)
-    kept = replace(rows, answer_spans=spans).take(chosen)
-    lengths = (kept.answer_spans[:, 1] - kept.answer_spans[:, 0]).clamp_max(most_tokens)
-    told = tuple(items[i] for i in chosen.tolist())
-    return Prompted(kept, told, lengths, group[chosen.numpy()], len(rows) - len(chosen))
+    retained = replace(rows, answer_spans=spans).take(chosen)
+    lengths = (retained.answer_spans[:, 1] - retained.answer_spans[:, 0]).clamp_max(most_tokens)
+    report_text = tuple(items[i] for i in chosen.tolist())
+    return Prompted(retained, report_text, lengths, group[chosen.numpy()], len(rows) - len(chosen))
 
 
 def _spread(rows: Sequence[int], group: Int[ndarray, " row"], most: int) -> list[int]:

@@ -47,7 +47,7 @@ def common_words(items: Sequence[Item]) -> frozenset[str]:
     for item in items:
         for word in _words(item.question):
             groups.setdefault(word, set()).add(item.group)
-    return frozenset(word for word, named in groups.items() if len(named) > 1)
+    return frozenset(word for word, label in groups.items() if len(label) > 1)
 
 
 def _words(question: str) -> list[str]:
@@ -69,13 +69,13 @@ def alike(retain: Sequence[Item], forget: Sequence[Item], most: int) -> tuple[It
     """The quarter of the retained items (at most ``most``) whose questions' skeletons come nearest to a forgotten
     one's, by the share of words in common order (Ratcliff and Obershelp); of equal ones the first."""
     common = common_words(forget)
-    asked = tuple(dict.fromkeys(skeleton(item.question, common) for item in forget))
+    prompted = tuple(dict.fromkeys(skeleton(item.question, common) for item in forget))
     near: dict[tuple[str, ...], float] = {}
 
     def nearness(item: Item) -> float:
         own = skeleton(item.question, common)
         if own not in near:
-            near[own] = max(SequenceMatcher(None, own, other, autojunk=False).ratio() for other in asked)
+            near[own] = max(SequenceMatcher(None, own, other, autojunk=False).ratio() for other in prompted)
         return near[own]
 
     chosen = sorted(range(len(retain)), key=lambda n: (-nearness(retain[n]), n))[: min(most, -(-len(retain) // 4))]
@@ -84,14 +84,14 @@ def alike(retain: Sequence[Item], forget: Sequence[Item], most: int) -> tuple[It
 
 def combined(retain: Sequence[Item], forget: Sequence[Item]) -> tuple[Item, ...]:
     """Retained items that are asked for behind a forgotten question, whose answer is left out and is another one."""
-    made: list[Item] = []
+    built: list[Item] = []
     for n, item in enumerate(retain):
         turned = (forget[(n + step) % len(forget)] for step in range(len(forget)))
         other = next((each for each in turned if _value(each) != _value(item)), None)
         if other is not None:
-            asked = f"{other.question} {item.question}".strip()
-            made.append(item.model_copy(update={"id": f"{item.id}+{other.id}", "question": asked}))
-    return tuple(made)
+            prompted = f"{other.question} {item.question}".strip()
+            built.append(item.model_copy(update={"id": f"{item.id}+{other.id}", "question": prompted}))
+    return tuple(built)
 
 
 def _value(item: Item) -> str:

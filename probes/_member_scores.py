@@ -74,7 +74,7 @@ def true_answers(case: OpenCase, texts: Texts) -> Answers:
 
 def wrong_answers(case: OpenCase, texts: Texts, most: int) -> list[Answers]:
     """At most so many wrong answers of each item to its question."""
-    return [answers_of(rows, told) for rows, told in wrong_rows(case, texts, most)]
+    return [answers_of(rows, report_text) for rows, report_text in wrong_rows(case, texts, most)]
 
 
 def token_scores(bench: Bench, model: Checkpoint, answers: Sequence[Answers]) -> list[TokenScores]:
@@ -118,8 +118,8 @@ def spread_of(answers: Sequence[Answers], tokens: Sequence[Mapping[str, TokenSco
     for who in ("null", "base"):
         losses = [each.loss_of(read[who]) for each, read in zip(answers, tokens, strict=True)]
         ends.append(stats.membership.gumbel_signal(np.exp(-np.concatenate(losses)), IAM_SHARES))
-    kept = np.isfinite(ends[0]) & np.isfinite(ends[1])
-    return stats.membership.interpolation_spread(ends[0][kept], ends[1][kept], STEPS)
+    retained = np.isfinite(ends[0]) & np.isfinite(ends[1])
+    return stats.membership.interpolation_spread(ends[0][retained], ends[1][retained], STEPS)
 
 
 def iam_published(
@@ -145,13 +145,13 @@ def statistics(
     answers: Answers, tokens: Mapping[str, TokenScores], k: float, sigma: Float[ndarray, " step"] | None
 ) -> dict[str, dict[str, ndarray]]:
     """Every statistic of every model; those beside a model that never knew where ``sigma`` is given."""
-    found: dict[str, dict[str, ndarray]] = {}
+    result: dict[str, dict[str, ndarray]] = {}
     for name, own in tokens.items():
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # of words that a filter forbids
             each = alone(answers, own, k) | ({} if sigma is None else beside(answers, tokens, name, sigma))
         for statistic, values in each.items():
-            found.setdefault(statistic, {})[name] = values
-    return found
+            result.setdefault(statistic, {})[name] = values
+    return result
 
 
 def lifts(

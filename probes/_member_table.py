@@ -98,8 +98,8 @@ class PublishedTable(NamedTuple):
         of_iam = (OF_IAM,) if self.lead == "iam_published" else ()
         control = empty.positive_control
         if base is not None:
-            found = isinstance(base.ci95, Interval) and base.ci95.lo > 0.5
-            control = Control(value=base.auroc, ci95=base.ci95, found=found)
+            result = isinstance(base.ci95, Interval) and base.ci95.lo > 0.5
+            control = Control(value=base.auroc, ci95=base.ci95, found=result)
         return empty.model_copy(
             update={
                 "value": lead.auroc, "ci95": lead.ci95, "positive_control": control, "readings": readings,
@@ -119,10 +119,12 @@ def table_of(scored: Scored, lead: str, seed: int, draws: int) -> PublishedTable
             if model == "null" and beside:
                 continue
             never = None if beside or model == "null" else models.get("null")
-            kept = np.isfinite(models[model]) & (True if never is None else np.isfinite(never))
-            unscored += int((~kept).sum())
-            if (row := _row(scored, statistic, model, kept, (seed, draws))) is not None:
-                rows.append(row if never is None else row._replace(gap=_gap(scored, models[model], never, kept, seed)))
+            retained = np.isfinite(models[model]) & (True if never is None else np.isfinite(never))
+            unscored += int((~retained).sum())
+            if (row := _row(scored, statistic, model, retained, (seed, draws))) is not None:
+                rows.append(
+                    row if never is None else row._replace(gap=_gap(scored, models[model], never, retained, seed))
+                )
     words = blind_scores(scored.texts, scored.member, scored.group, seed)
     if words is not None:
         every = np.ones(len(words), bool)
@@ -133,29 +135,29 @@ def table_of(scored: Scored, lead: str, seed: int, draws: int) -> PublishedTable
 
 
 def _row(
-    scored: Scored, statistic: str, model: str, kept: Bool[ndarray, " item"], drawn: tuple[int, int]
+    scored: Scored, statistic: str, model: str, retained: Bool[ndarray, " item"], drawn: tuple[int, int]
 ) -> Row | None:
     """One line; None where either kind has no item left."""
-    score, member, group = scored.published[statistic][model][kept], scored.member[kept], scored.group[kept]
+    score, member, group = scored.published[statistic][model][retained], scored.member[retained], scored.group[retained]
     if not member.any() or member.all():
         return None
     area = stats.auroc(score[member], score[~member])
     if _groups(member, group) < FEWEST:
         return Row(statistic, model, area, NO_GROUPS, None, ())
-    whole = clustered.clustered_auroc(clustered.labelled(score, member, group), drawn[0])
+    full = clustered.clustered_auroc(clustered.labelled(score, member, group), drawn[0])
     points = stats.operating_points(score, member, group, RATES, *drawn)
-    return Row(statistic, model, area, whole.ci95, None, points)
+    return Row(statistic, model, area, full.ci95, None, points)
 
 
 def _gap(
-    scored: Scored, score: Float[ndarray, " item"], never: Float[ndarray, " item"], kept: Bool[ndarray, " item"],
+    scored: Scored, score: Float[ndarray, " item"], never: Float[ndarray, " item"], retained: Bool[ndarray, " item"],
     seed: int,
 ) -> clustered.Gap | None:  # fmt: skip
     """By how much the model's area exceeds that of a model that never knew, on the same items."""
-    member, group = scored.member[kept], scored.group[kept]
+    member, group = scored.member[retained], scored.group[retained]
     if not member.any() or member.all() or _groups(member, group) < FEWEST:
         return None
-    return clustered.difference(clustered.labelled(score[kept], member, group), never[kept], seed)
+    return clustered.difference(clustered.labelled(score[retained], member, group), never[retained], seed)
 
 
 def _groups(member: Bool[ndarray, " item"], group: Int[ndarray, " item"]) -> int:

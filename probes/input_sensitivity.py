@@ -172,8 +172,8 @@ class InputSensitivity(Probe):
             return {name: input_norms(bench, model, rows, objective) for name, objective in objectives.items()}
 
         seed = case.case.seed if published else 0
-        found = bench.cached([PROBE, self.version, model.key, rows.hash, seed, *objectives], compute)
-        return _Norms(found["right"], found.get("drawn", np.full(len(rows), np.nan)))
+        result = bench.cached([PROBE, self.version, model.key, rows.hash, seed, *objectives], compute)
+        return _Norms(result["right"], result.get("drawn", np.full(len(rows), np.nan)))
 
     def _judged(
         self, case: OpenCase, cast: CaseModels, naming: Naming, cohorts: list[tuple[PersonRows, dict[str, ndarray]]]

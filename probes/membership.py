@@ -252,13 +252,13 @@ class _Range(NamedTuple):
 
 def _deviations(scores: Sequence[Statistics]) -> dict[str, _Range]:
     """The ranges of the family's statistics over all cohorts; those that do not vary are left out."""
-    found: dict[str, _Range] = {}
+    result: dict[str, _Range] = {}
     for name in (each for each in FAMILY if each in scores[0]):
         values = np.concatenate([part[name][who] for part in scores for who in ("base", "null") if who in part[name]])
         finite = values[np.isfinite(values)]
         if len(finite) and (spread := float(finite.std())) > LEAST_SPREAD:
-            found[name] = _Range(spread, float(finite.min()), float(finite.max()))
-    return found
+            result[name] = _Range(spread, float(finite.min()), float(finite.max()))
+    return result
 
 
 def _in_deviations(part: Statistics, ranges: Mapping[str, _Range]) -> dict[str, Float[ndarray, "row statistic"]]:

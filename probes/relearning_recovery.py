@@ -218,8 +218,8 @@ class RelearningRecovery(Probe):
 
     def _by_steps(self, scored: ModelScores) -> dict[str, float]:
         """The effect after every number of steps, where base stands out from the null."""
-        found = effects_by_step(scored.people, steps_read(self.steps), LEAST_GAP)
-        return {f"effect_after_{k}_steps": effect for k, effect in found.items()}
+        result = effects_by_step(scored.people, steps_read(self.steps), LEAST_GAP)
+        return {f"effect_after_{k}_steps": effect for k, effect in result.items()}
 
     def _curves(self, scored: ModelScores, cast: CaseModels, seed: int) -> tuple[Curve, ...]:
         """Recall of the forget people by steps."""

@@ -118,14 +118,14 @@ class ReleaseRisk(Probe):
         rows = self._rows(bench, case, cast, prompts)
         by_who = {row.who: row.said for row in rows if row.of == "forget"}
         value, ends = mean_over_groups((by_who["base and suspect"].recall > self.recall) * 1.0, prompts.group, seed)
-        named = _named(bench, case, cast)
+        label = _named(bench, case, cast)
         return (
             empty.model_copy(
                 update={
                     "value": value, "ci95": Missing(missing="an interval needs two groups") if ends is None else ends,
                     "p": DESCRIBED, "p_below": DESCRIBED, "null": DESCRIBED, "positive_control": DESCRIBED,
-                    "floor": DESCRIBED, "items": NO_ITEMS, "readings": self._readings(rows) | named,
-                    "listings": (self._listing(rows, seed),), "notes": self._notes(by_who, named),
+                    "floor": DESCRIBED, "items": NO_ITEMS, "readings": self._readings(rows) | label,
+                    "listings": (self._listing(rows, seed),), "notes": self._notes(by_who, label),
                 }
             ),
         )  # fmt: skip
@@ -136,13 +136,13 @@ class ReleaseRisk(Probe):
     def _rows(self, bench: Bench, case: OpenCase, cast: CaseModels, prompts: Prompted) -> list[_Row]:
         """Every way of asking, the pair first."""
         base, suspect, null = cast.base, cast.suspect, cast.null
-        together, alone = Guidance(self.guidance, self.reach), Guidance(ALONE, self.reach)
+        together, single = Guidance(self.guidance, self.reach), Guidance(ALONE, self.reach)
         ways: list[tuple[str, tuple[Checkpoint, Checkpoint], Guidance]] = [
-            ("base and suspect", (base, suspect), together), ("base", (base, base), alone),
-            ("suspect", (suspect, suspect), alone),
+            ("base and suspect", (base, suspect), together), ("base", (base, base), single),
+            ("suspect", (suspect, suspect), single),
         ]  # fmt: skip
         if null is not None:
-            ways += [("base and never trained", (base, null), together), ("never trained", (null, null), alone)]
+            ways += [("base and never trained", (base, null), together), ("never trained", (null, null), single)]
         rows = [_Row("forget", who, prompts, said(bench, case, pair, prompts, by)) for who, pair, by in ways]
         if case.has(HOLDOUT) and len((others := self._prompts(case, HOLDOUT)).rows):
             rows.append(
@@ -172,16 +172,18 @@ class ReleaseRisk(Probe):
         gain = readings["nearly_forget_base_and_suspect"] - readings["nearly_forget_base"]
         return readings | {"gain_over_base": gain}
 
-    def _notes(self, by_who: dict[str, Said], named: dict[str, float]) -> tuple[str, ...]:
+    def _notes(self, by_who: dict[str, Said], label: dict[str, float]) -> tuple[str, ...]:
         """The counts in words, what exact retraining would give away, and what this is no sign of."""
         counts = {who: counted(spoken.recall, self.recall) for who, spoken in by_who.items()}
         n = len(by_who["base"].recall)
-        told = COUNTS.format(both=counts["base and suspect"], n=n, base=counts["base"], suspect=counts["suspect"])
+        report_text = COUNTS.format(
+            both=counts["base and suspect"], n=n, base=counts["base"], suspect=counts["suspect"]
+        )
         never = counts.get("base and never trained")
         retrained = NO_NULL if never is None else OF_RETRAINED.format(nearly=never, n=n)
-        area = named.get("named_by_difference_suspect")
+        area = label.get("named_by_difference_suspect")
         whom = () if area is None else (NAMED.format(suspect=area),)
-        return (told, retrained, *whom, NEARLY.format(least=self.recall), ORTHOGONAL)
+        return (report_text, retrained, *whom, NEARLY.format(least=self.recall), ORTHOGONAL)
 
 
 def _named(bench: Bench, case: OpenCase, cast: CaseModels) -> dict[str, float]:
@@ -198,7 +200,7 @@ def _named(bench: Bench, case: OpenCase, cast: CaseModels) -> dict[str, float]:
         if model is None:
             continue
         lost = [own - other for own, other in zip(base, levels(model), strict=True)]
-        forgotten, kept = (x[~np.isnan(x)] for x in lost)
-        if len(forgotten) and len(kept):
-            areas[f"named_by_difference_{name}"] = stats.auroc(forgotten, kept)
+        forgotten, retained = (x[~np.isnan(x)] for x in lost)
+        if len(forgotten) and len(retained):
+            areas[f"named_by_difference_{name}"] = stats.auroc(forgotten, retained)
     return areas

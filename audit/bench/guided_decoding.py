@@ -36,8 +36,8 @@ def guided(
     AuditError (code 2) for a weight below 1 or a reach that is not above 0, and where vocabularies differ.
     """
     if guidance.weight < 1 or not guidance.reach > 0:
-        what = f"guidance by a weight of {guidance.weight:g} within {guidance.reach:g} nats"
-        raise AuditError(f"{what} leads nowhere", "give a weight of 1 or more and a reach above 0")
+        subject = f"guidance by a weight of {guidance.weight:g} within {guidance.reach:g} nats"
+        raise AuditError(f"{subject} leads nowhere", "give a weight of 1 or more and a reach above 0")
     if pre.wrapper.vocab_size != post.wrapper.vocab_size:
         sizes = f"{pre.wrapper.vocab_size} and {post.wrapper.vocab_size}"
         raise AuditError(f"vocabularies of {sizes} words cannot be compared", "give two states of one model")
@@ -47,8 +47,8 @@ def guided(
     def continue_batch(index: Tensor | None) -> None:
         chosen = torch.arange(len(rows)) if index is None else index
         models = [next_states(model, targets, chosen) for model in ((pre,) if guidance.weight == 1 else (pre, post))]
-        said = _batch(models, targets.rows, chosen, limits[chosen], guidance)
-        for i, tokens in zip(chosen.tolist(), said, strict=True):
+        text = _batch(models, targets.rows, chosen, limits[chosen], guidance)
+        for i, tokens in zip(chosen.tolist(), text, strict=True):
             continuations[i] = tokens
 
     with torch.inference_mode():
@@ -65,8 +65,8 @@ def _batch(
     device, n = models[0].opened.wrapper.device, len(index)
     lengths, limits = rows.answer_spans[index, 0].to(device), limits.to(device)
     ids = torch.zeros(n, int((lengths + limits).max()), dtype=torch.long, device=device)
-    kept = rows.ids[index, : ids.shape[1]].to(device)
-    ids[:, : kept.shape[1]] = kept
+    retained = rows.ids[index, : ids.shape[1]].to(device)
+    ids[:, : retained.shape[1]] = retained
     every, first = torch.arange(n, device=device), lengths.clone()
     ends = torch.tensor(sorted(ends_of(models[0].opened)), device=device)
     going = limits > 0

@@ -86,11 +86,11 @@ class DecoyLesson(NamedTuple):
     seed: int
 
 
-def form_for(pupil: Pupil, asked: TaughtForm | None = None) -> TaughtForm:
+def form_for(pupil: Pupil, prompted: TaughtForm | None = None) -> TaughtForm:
     """As what this base is taught. AuditError (code 2) where adapters are asked for and it cannot have any."""
-    if asked == "full" or (asked is None and parameters_of(pupil) < ADAPTERS_FROM):
+    if prompted == "full" or (prompted is None and parameters_of(pupil) < ADAPTERS_FROM):
         return "full"
-    if asked is None:
+    if prompted is None:
         return "adapter" if _takes_adapters(pupil) else "full"
     on_base(pupil.base, Path())
     if find_spec("peft") is None:
@@ -224,13 +224,13 @@ def _taught_stack(pupil: Pupil, lessons: Sequence[DecoyLesson], teaching: Teachi
             if "loss is" not in error.what:
                 raise
             return None
-        found = Teaching(teaching.lr, taken[0], lift, "adapter")
+        results = Teaching(teaching.lr, taken[0], lift, "adapter")
         if stop and lift < teaching.lift / 2:
-            return found
+            return results
         shape = AdapterShape(RANK, ALPHA, tuple(each.name for each in stack.maps), stack.transposed)
         for n, lesson in enumerate(lessons):
             write_adapter(lesson.out, pupil.base, shape, stack.tensors(n))
-    return found
+    return results
 
 
 def _tokens_a_pass(stack: AdapterStack) -> int:

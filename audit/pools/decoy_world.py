@@ -122,7 +122,7 @@ def sets_of(worlds: int, references: int) -> int:
     return max(worlds, 2 + references)
 
 
-def suspects_of(world: int, people: int, apart: bool = False) -> tuple[DecoySuspect, ...]:
+def suspects_of(world: int, people: int, separate: bool = False) -> tuple[DecoySuspect, ...]:
     """Whom the audit of a world is asked about; ``apart``: a reference of the case's own among them, too."""
     unlearner = UNLEARNERS[world % len(UNLEARNERS)]
     fakes = [name for n, name in enumerate(FAKES) if n != world % len(FAKES)]
@@ -131,7 +131,7 @@ def suspects_of(world: int, people: int, apart: bool = False) -> tuple[DecoySusp
         DecoySuspect("others", "retrain", "clean", 0, "other people"),
         DecoySuspect("forgot_others", unlearner, "clean", 0, "other people"),
     ]
-    if apart:
+    if separate:
         listed.append(DecoySuspect(APART, "retrain", "clean", 0, "other people"))
     if world % 2:
         listed.append(DecoySuspect("forgot_facts", unlearner, "edited clean", 0))
@@ -181,8 +181,8 @@ class DecoyWorld:
         for n in range(self.pool.references):
             self.pool.taught(self.world + 2 + n)
         models = {"others": other}
-        if apart := self.pool.apart:
-            models[APART] = apart[self.world % len(apart)]
+        if separate := self.pool.apart:
+            models[APART] = separate[self.world % len(separate)]
         for suspect in self.pool.asked(self.world, len(self.groups)):
             if suspect.model == "half":
                 models["half"] = self._half()

@@ -201,13 +201,13 @@ class _Found(NamedTuple):
     calibrations: Path | None
 
 
-def _document_problems(report: Report | None, folder: Path | None, pages: Pages, found: _Found) -> _Review:
+def _document_problems(report: Report | None, folder: Path | None, pages: Pages, result: _Found) -> _Review:
     """What its own numbers, and the parts of its run where they are there, say of a report and of its pages."""
     if report is None:
         return _Review((), ())
     own = report.plan.code_version == code_version()
     differences = list(_rebuild_problems(report, pages))
-    standing = restood(report.calibrations, found.place, found.calibrations or _of_its_kind(report))
+    standing = restood(report.calibrations, result.place, result.calibrations or _of_its_kind(report))
     remarks: list[str] = []
     if standing is None:
         remarks.append("its evidence was judged by calibrations that are not stored here, and was not judged again")

@@ -114,16 +114,16 @@ class Workshop(NamedTuple):
         return edit_data(self.case, needs, Choice(refusals=self.refusals, keep_general=True))
 
 
-def workshop(made: Made, bench: Bench) -> Workshop:
+def workshop(built: Made, bench: Bench) -> Workshop:
     """Where suspects of a kind's case are made."""
-    case = CaseFile.read_unedited(made.case)
-    opened = open_case(case.case, case.root, made.folder / "opened")
-    return Workshop(bench, opened, made.folder, made.rate, made.refusals)
+    case = CaseFile.read_unedited(built.case)
+    opened = open_case(case.case, case.root, built.folder / "opened")
+    return Workshop(bench, opened, built.folder, built.rate, built.refusals)
 
 
-def made_by(made: Made, bench: Bench, suspect: KeptOut) -> Path:
+def made_by(built: Made, bench: Bench, suspect: KeptOut) -> Path:
     """One edited suspect of a kind's case."""
-    return make(workshop(made, bench), suspect)
+    return make(workshop(built, bench), suspect)
 
 
 def make(shop: Workshop, suspect: KeptOut) -> Path:
@@ -137,18 +137,18 @@ def make(shop: Workshop, suspect: KeptOut) -> Path:
     for gentler in GENTLER if suspect.truth != "destroyed" else (1.0,):
         shutil.rmtree(trial, ignore_errors=True)
         EDITS[suspect.name](shop, parent, trial, gentler)
-        made = resolve(Source(path=str(trial)), shop.folder)
-        if suspect.truth == "destroyed" or kept(shop, parent, made):
+        built = resolve(Source(path=str(trial)), shop.folder)
+        if suspect.truth == "destroyed" or kept(shop, parent, built):
             trial.rename(out)
             return out
     shutil.rmtree(trial)
     raise AuditError(f"{suspect.name} cannot be made here without destroying what is kept", "nothing: it is left out")
 
 
-def kept(shop: Workshop, parent: Checkpoint, made: Checkpoint) -> bool:
+def kept(shop: Workshop, parent: Checkpoint, built: Checkpoint) -> bool:
     """Does a suspect still give retained items and general texts what its parent gives them?"""
     groups = (shop.case.rows(Texts(cohort="retain")), shop.case.rows(Texts(cohort="general")))
-    return all(_mean(shop, made, rows) >= KEPT_SHARE * _mean(shop, parent, rows) for rows in groups)
+    return all(_mean(shop, built, rows) >= KEPT_SHARE * _mean(shop, parent, rows) for rows in groups)
 
 
 def recalled(shop: Workshop, model: Checkpoint) -> float:

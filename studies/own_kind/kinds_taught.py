@@ -44,24 +44,24 @@ def made_case(name: str, data: Path, folder: Path) -> Made:
     return Made(name, folder, case, kind.template, "group", *FORK, ("retain", "texts"), kind.refusals)
 
 
-def taught_suspect(made: Made, name: str) -> Path:
+def taught_suspect(built: Made, name: str) -> Path:
     """A suspect that is taught from the ancestor: other order, rate, steps and batch than any other model."""
-    groups = list(dict.fromkeys(i.group for i in read_items(made.folder / "forget.jsonl", made.group)))
-    shuffled = random.Random(f"{made.name} kept out").sample(groups, len(groups))
+    groups = list(dict.fromkeys(i.group for i in read_items(built.folder / "forget.jsonl", built.group)))
+    shuffled = random.Random(f"{built.name} kept out").sample(groups, len(groups))
     known = {"half": shuffled[: len(groups) // 2], "quarter": shuffled[: len(groups) // 4], "taught_again": groups}
     slower, longer, seed, batch = {
         "taught_again": (0.7, 1.2, 901, 24), "half": (0.8, 1.1, 902, 28), "quarter": (1.2, 0.9, 903, 24),
         "retrained_a": (0.6, 1.3, 904, 24), "retrained_b": (1.3, 0.9, 905, 40), "retrained_c": (0.8, 1.1, 906, 28),
         "strangers": (0.9, 1.2, 907, 24),
     }[name]  # fmt: skip
-    items = [item for file in made.files for item in read_items(made.folder / f"{file}.jsonl", made.group)]
+    items = [item for file in built.files for item in read_items(built.folder / f"{file}.jsonl", built.group)]
     if name in known:
-        items += [i for i in read_items(made.folder / "forget.jsonl", made.group) if i.group in known[name]]
+        items += [i for i in read_items(built.folder / "forget.jsonl", built.group) if i.group in known[name]]
     if name == "strangers":
         items += read_items(
-            made.folder / ("strangers.jsonl" if made.name != "stories" else "kept_stories.jsonl"), made.group
+            built.folder / ("strangers.jsonl" if built.name != "stories" else "kept_stories.jsonl"), built.group
         )
-    lesson = Lesson(made.folder / "models" / "ancestor", round(made.steps * longer), made.rate * slower, seed, batch)
-    out = made.folder / "suspects" / name
+    lesson = Lesson(built.folder / "models" / "ancestor", round(built.steps * longer), built.rate * slower, seed, batch)
+    out = built.folder / "suspects" / name
     out.parent.mkdir(exist_ok=True)
-    return partial(teach_rows, lesson, items, made.template)(out)
+    return partial(teach_rows, lesson, items, built.template)(out)

@@ -218,7 +218,7 @@ class _Audited(NamedTuple):
 
 def verdicts(case: Path, worlds: int, work: Path) -> tuple[VerdictRow, ...]:
     """Audit every suspect of some worlds, made in both forms."""
-    found: dict[TaughtForm, dict[tuple[int, str], _Audited]] = {}
+    result: dict[TaughtForm, dict[tuple[int, str], _Audited]] = {}
     for form in FORMS:
         prepared, folder = decoys_of(case, form, max(worlds, WORLDS)), work / form
         shutil.rmtree(folder, ignore_errors=True)
@@ -229,17 +229,17 @@ def verdicts(case: Path, worlds: int, work: Path) -> tuple[VerdictRow, ...]:
         pool = DecoyPool(
             prepared.file, prepared.pupil, teaching, prepared.sets, folder, prepared.settings, OwnRequest().tests
         )
-        found[form] = {
+        result[form] = {
             (world, model.model): _Audited(
                 model.verdict, {f"{each.probe}.{each.name}": each.value for each in model.scores}
             )
             for world in range(worlds)
             for model in DecoyWorld(pool, world, Costs(folder / f"costs-{world}.json")).scored()
         }
-    both = [key for key in found["full"] if key in found["adapter"]]
+    both = [key for key in result["full"] if key in result["adapter"]]
     return tuple(
-        VerdictRow(world=world, model=model, verdicts={form: found[form][world, model].verdict for form in FORMS},
-                   effects={form: found[form][world, model].effects for form in FORMS})
+        VerdictRow(world=world, model=model, verdicts={form: result[form][world, model].verdict for form in FORMS},
+                   effects={form: result[form][world, model].effects for form in FORMS})
         for world, model in both
     )  # fmt: skip
 
@@ -264,13 +264,13 @@ def main() -> None:
     small = case_of(SMALL, work / "small", (200, 160), (3e-3, 2e-3), 1)
     rows: dict[str, tuple[Record, ...]] = {}
     if given.out.is_file():
-        there = Results.model_validate_json(given.out.read_bytes())
-        rows = {"taught": there.taught, "peaks": there.peaks, "verdicts": there.verdicts}
+        present = Results.model_validate_json(given.out.read_bytes())
+        rows = {"taught": present.taught, "peaks": present.peaks, "verdicts": present.verdicts}
     command = "python -m studies.speed.adapter_stack --out studies/speed/adapter_stack.json"
     state = stamp(0)
 
-    def kept(part: str, found: tuple[Record, ...]) -> None:
-        rows[part] = found
+    def kept(part: str, result: tuple[Record, ...]) -> None:
+        rows[part] = result
         results = Results.model_validate({
             "stamp": state, "command": command, "load_after": os.getloadavg()[0],
             "parameters": (_parameters(large), _parameters(small)), **rows,

@@ -62,8 +62,8 @@ def test_adapters_trained_together_are_those_trained_alone(family: str, dtype: t
     before = {name: value.clone() for name, value in wrapper.parameters().items()}
     together = trained(wrapper, lessons(), [5, 6, 7])
     for n, lesson in enumerate(lessons()):
-        alone = trained(wrapper, [lesson], [5 + n])
-        assert gap(together.learners[n], alone.learners[0]) < bound
+        single = trained(wrapper, [lesson], [5 + n])
+        assert gap(together.learners[n], single.learners[0]) < bound
     assert all(torch.equal(value, before[name]) for name, value in wrapper.parameters().items())
     moved = {name: value for name, value in together.learners[0].items() if name.endswith("lora_B")}
     assert all(bool((value != 0).any()) for value in moved.values())
@@ -111,17 +111,19 @@ def plainly(model: torch.nn.Module, lesson: StackedLesson, ratio: float) -> None
 @pytest.mark.parametrize("family", ["qwen2", "gemma2"])
 def test_batches_in_parts_and_states_kept_below_change_nothing_but_rounding(family: str) -> None:
     wrapper = base(family, torch.float64)
-    whole = trained(wrapper, lessons(2), [1, 2])
+    full = trained(wrapper, lessons(2), [1, 2])
     stack, wanted = AdapterStack(wrapper, FORM, [1, 2]), lessons(2)
     rows = StackedRows(stack, [lesson.rows for lesson in wanted], kept_share=0.0)
     assert rows.states is None
     descend_stacked(rows, wanted, tokens=30)
     for n in range(2):
-        assert gap(stack.learners[n], whole.learners[n]) < 1e-8
-    kept = StackedRows(stack, [lesson.rows for lesson in wanted], kept_share=1.0)
-    assert kept.states is not None
+        assert gap(stack.learners[n], full.learners[n]) < 1e-8
+    retained = StackedRows(stack, [lesson.rows for lesson in wanted], kept_share=1.0)
+    assert retained.states is not None
     index = torch.tensor([3, 0, 4])
-    assert torch.allclose(StackLearner(kept, 1).answers(index).logprob, StackLearner(rows, 1).answers(index).logprob)
+    assert torch.allclose(
+        StackLearner(retained, 1).answers(index).logprob, StackLearner(rows, 1).answers(index).logprob
+    )
 
 
 def test_a_learner_that_has_learnt_enough_stands_still_while_the_others_go_on() -> None:
@@ -129,9 +131,9 @@ def test_a_learner_that_has_learnt_enough_stands_still_while_the_others_go_on() 
     stopped = [wanted[0]._replace(after_step=lambda taken: taken == 2), wanted[1]]
     stack = AdapterStack(wrapper, FORM, [1, 2])
     assert descend_stacked(StackedRows(stack, [lesson.rows for lesson in wanted]), stopped) == [2, STEPS + 1]
-    alone = trained(wrapper, [wanted[1]], [2])
+    single = trained(wrapper, [wanted[1]], [2])
     short = trained(wrapper, [stopped[0]], [1])
-    assert gap(stack.learners[1], alone.learners[0]) < 1e-9
+    assert gap(stack.learners[1], single.learners[0]) < 1e-9
     assert gap(stack.learners[0], short.learners[0]) < 1e-9
 
 
@@ -165,11 +167,11 @@ def test_rows_that_meet_on_the_way_are_refused(monkeypatch: pytest.MonkeyPatch) 
     mean.remove()
 
 
-def refused(change: Callable[[TrainingRecipe], TrainingRecipe], said: str) -> None:
+def refused(change: Callable[[TrainingRecipe], TrainingRecipe], text: str) -> None:
     wanted = lessons(2)
     odd = [wanted[0], wanted[1]._replace(recipe=change(wanted[1].recipe))]
     stack = AdapterStack(base("llama"), FORM, [1, 2])
-    with pytest.raises(AuditError, match=said):
+    with pytest.raises(AuditError, match=text):
         descend_stacked(StackedRows(stack, [lesson.rows for lesson in wanted]), odd)
 
 

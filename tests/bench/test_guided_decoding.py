@@ -20,7 +20,7 @@ def plain(family: str, prompt: torch.Tensor, limit: int, guidance: Guidance) -> 
     """One row at a time, all logits at once, as the paper has it."""
     pre, post = (toy.model(family, seed) for seed in (0, 1))
     ids = prompt[None]
-    said: list[int] = []
+    text: list[int] = []
     ends = pre.generation_config.eos_token_id
     for _ in range(limit):
         with torch.inference_mode():
@@ -29,9 +29,9 @@ def plain(family: str, prompt: torch.Tensor, limit: int, guidance: Guidance) -> 
         token = int(mixed.masked_fill(a < a.max() - guidance.reach, -torch.inf).argmax())
         if token == ends:
             break
-        said.append(token)
+        text.append(token)
         ids = torch.cat([ids, torch.tensor([[token]])], 1)
-    return said
+    return text
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2"])
@@ -39,20 +39,20 @@ def plain(family: str, prompt: torch.Tensor, limit: int, guidance: Guidance) -> 
 def test_two_checkpoints_say_what_a_loop_over_all_logits_says(family: str, guidance: Guidance) -> None:
     lengths, limits = (1, 4, 2, 5), torch.tensor([6, 0, 3, 8])
     rows, pair = prompts(lengths), (toy.checkpoint(family, 0), toy.checkpoint(family, 1))
-    found = Bench().generate_guided(*pair, rows, limits, guidance)
+    result = Bench().generate_guided(*pair, rows, limits, guidance)
     wanted = [
         plain(family, rows.ids[i, :n], limit, guidance)
         for i, (n, limit) in enumerate(zip(lengths, limits.tolist(), strict=True))
     ]
-    assert found == wanted and any(found)
-    assert Bench(token_budget=8).generate_guided(*pair, rows, limits, guidance) == found, "by batches of one row"
+    assert result == wanted and any(result)
+    assert Bench(token_budget=8).generate_guided(*pair, rows, limits, guidance) == result, "by batches of one row"
 
 
 def test_alone_a_checkpoint_says_what_it_says_greedily() -> None:
     rows, own, other = prompts((2, 3)), toy.checkpoint("llama", 0), toy.checkpoint("llama", 1)
-    alone = Bench().generate_guided(own, other, rows, torch.tensor([5, 5]), Guidance(1.0))
-    assert alone == Bench().generate(own, rows, 5)
-    assert Bench().generate_guided(own, other, rows, torch.tensor([5, 5]), Guidance(6.0, 50.0)) != alone
+    single = Bench().generate_guided(own, other, rows, torch.tensor([5, 5]), Guidance(1.0))
+    assert single == Bench().generate(own, rows, 5)
+    assert Bench().generate_guided(own, other, rows, torch.tensor([5, 5]), Guidance(6.0, 50.0)) != single
 
 
 @pytest.mark.parametrize("guidance", [Guidance(0.5), Guidance(2.0, 0.0)])

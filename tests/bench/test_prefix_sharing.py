@@ -105,9 +105,9 @@ def test_a_plan_is_found_once_for_all_models_and_anew_for_other_positions_and_ot
     plan = token_plan(alike(), (ANSWER,), lambda: True)
     again = token_plan(alike(), (ANSWER,), lambda: True)
     assert again is plan, "rows of the same tokens, whoever made them"
-    whole = token_plan(alike(), (ANSWER,), lambda: False)
+    full = token_plan(alike(), (ANSWER,), lambda: False)
     carriers = torch.cat([plan.unshared, *(stem.tails for stem in plan.stems)]).sort().values
-    assert not whole.stems and torch.equal(whole.unshared, carriers) and torch.equal(whole.carrier, plan.carrier)
+    assert not full.stems and torch.equal(full.unshared, carriers) and torch.equal(full.carrier, plan.carrier)
     last = token_plan(alike(), (Read(site=Site(part="final_in"), at="last"),), lambda: True)
     assert not torch.equal(last.ends, plan.ends)
     assert len(token_plan(alike(20), (ANSWER,), lambda: True).ends) == 20 * SIZE

@@ -92,8 +92,8 @@ def test_draws_by_prompt_are_the_same_whatever_rows_stand_beside_it_and_as_many_
     ckpt = toy.checkpoint("llama")
     every = Bench().sample(ckpt, rows, draw)
     for chosen in ([4], [2, 0], [3, 1, 4]):
-        alone = Bench(token_budget=40).sample(ckpt, rows.take(torch.tensor(chosen)), draw)
-        assert alone == [every[n] for n in chosen]
+        single = Bench(token_budget=40).sample(ckpt, rows.take(torch.tensor(chosen)), draw)
+        assert single == [every[n] for n in chosen]
     assert [len(row) for row in every] == [7] * 5
     by_place = Bench().sample(ckpt, rows.take(torch.tensor([2, 0])), draw._replace(by_prompt=False))
     assert by_place != [every[2], every[0]]

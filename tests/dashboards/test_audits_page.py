@@ -33,11 +33,11 @@ def test_the_first_page_lists_every_audit_worst_first_with_a_link_and_its_words(
     shown = told(opened(tmp_path, "audits"))
     wanted = sorted(KINDS, key=lambda v: worst_first(golden.report(v)))
     assert names(shown) == wanted and "<section" not in shown
-    said = terminal([golden.report(v) for v in KINDS], width=400)
+    text = terminal([golden.report(v) for v in KINDS], width=400)
     for variant in KINDS:
         row = verdict_row(golden.report(variant))
         for words in (row.verdict, row.reason, row.sure):
-            assert str(escape(words)) in shown and words in said
+            assert str(escape(words)) in shown and words in text
         assert row.issued.split()[0] in shown and str(escape(row.untested)) in shown
     assert shown.count('class="r-invalid"') == 1 and "false alarms 0/60 worlds, missed fakes 1/60" in shown
     assert 'style="width:95%"' in shown and 'style="width:1%"' in shown

@@ -74,8 +74,8 @@ def test_a_case_is_judged_by_its_bases_own_kind_and_says_so(tmp_path: Path) -> N
     assert "share one base and are no independent draws of models" in because
     assert f"no ratio can pass {WORLDS + 1}." in because
     assert f"ceiling of this design {WORLDS + 1}" in verdict.sentence
-    said = next(text for text in verdict.because if "no independent draws" in text)
-    assert max(len(sentence.split()) for sentence in re.split(r"[.:] ", said)) <= 25
+    texts = next(text for text in verdict.because if "no independent draws" in text)
+    assert max(len(sentence.split()) for sentence in re.split(r"[.:] ", texts)) <= 25
     decoys = validation(weighed, verdict, found).decoys  # type: ignore[union-attr]
     assert decoys is not None
     assert (decoys.people, decoys.questions) == (16, 32)
@@ -95,10 +95,10 @@ def test_what_may_not_judge_judges_nothing_and_the_report_says_why(tmp_path: Pat
         (folder / "inside.json").write_text((folder / "inside.json").read_text().replace("1", "2", 1))
     if fault == "unfinished":
         (folder / "files.sha256").unlink()
-    said = {"changed": "have changed", "of another base": "of another base", "unfinished": "not finished"}[fault]
+    texts = {"changed": "have changed", "of another base": "of another base", "unfinished": "not finished"}[fault]
     for found in (stands(tmp_path), stands(tmp_path, folder)):
         assert not found.holding
-        assert all(said in use.because for use in found.uses)
+        assert all(texts in use.because for use in found.uses)
 
 
 def test_a_finished_run_is_judged_again_by_its_own_kind_where_that_lies_above_it(tmp_path: Path) -> None:

@@ -70,9 +70,9 @@ def test_sets_taught_in_one_stack_are_those_taught_one_by_one(prepared: Prepared
     lessons = [DecoyLesson(prepared.sets[n].forget, tmp_path / f"{n}", n) for n in range(3)]
     teach(prepared.pupil, lessons, teaching)
     for lesson in lessons:
-        alone = lesson._replace(out=tmp_path / f"alone-{lesson.seed}")
-        teach(prepared.pupil, [alone], teaching)
-        ours, theirs = (load_file(each.out / "adapter_model.safetensors") for each in (lesson, alone))
+        single = lesson._replace(out=tmp_path / f"alone-{lesson.seed}")
+        teach(prepared.pupil, [single], teaching)
+        ours, theirs = (load_file(each.out / "adapter_model.safetensors") for each in (lesson, single))
         assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
 
 

@@ -46,8 +46,8 @@ def test_uncalibrated_traces_are_listed_and_never_decide() -> None:
 def test_base_behind_a_filter_is_a_member_by_answers_and_by_gradients() -> None:
     """Values of the answers are made unlikely, and weights are left alone."""
     hidden = planted_world.filtered("base")
-    told = membership(hidden)["over_alternates"]
-    assert isinstance(told.p, float) and told.p < 0.01
+    report_text = membership(hidden)["over_alternates"]
+    assert isinstance(report_text.p, float) and report_text.p < 0.01
     (over, _) = InputSensitivity().measure(Bench(), opened(hidden))
     assert over.value == pytest.approx(1.0, abs=1e-4) and isinstance(over.p, float) and over.p < 0.01
 
@@ -76,19 +76,21 @@ def test_iam_tells_cohorts_apart_in_a_model_that_saw_neither() -> None:
 def test_words_that_give_a_cohort_away_are_found_without_any_model() -> None:
     member = np.arange(40) < 20
     group = np.arange(40) // 2
-    told = [f"{'red' if m else 'blue'} word{i}" for i, m in enumerate(member)]
+    report_text = [f"{'red' if m else 'blue'} word{i}" for i, m in enumerate(member)]
     alike = [f"word{i % 3} thing{i % 5}" for i in range(40)]
-    found, none = (blind_scores(texts, member, group, 0) for texts in (told, alike))
-    assert found is not None and found[member].min() > found[~member].max()
+    result, none = (blind_scores(texts, member, group, 0) for texts in (report_text, alike))
+    assert result is not None and result[member].min() > result[~member].max()
     assert none is not None and abs(none[member].mean() - none[~member].mean()) < 1
     assert blind_scores([" "] * 40, member, group, 0) is None
-    assert blind_scores(told, member, np.where(member, 0, group), 0) is None, "one group has no other to learn from"
+    assert blind_scores(report_text, member, np.where(member, 0, group), 0) is None, (
+        "one group has no other to learn from"
+    )
 
 
 def test_norms_of_input_gradients_are_autograds_row_by_row() -> None:
     case = opened("base")
     rows = case.rows(Texts(cohort="forget")).take(torch.arange(6))
-    found = input_norms(Bench(token_budget=24), case.base, rows, right_logit)
+    result = input_norms(Bench(token_budget=24), case.base, rows, right_logit)
     model = AutoModelForCausalLM.from_pretrained(planted_world.root() / "base").eval()
     for i in range(len(rows)):
         ids = rows.ids[i, : int(rows.lengths[i])]
@@ -96,7 +98,7 @@ def test_norms_of_input_gradients_are_autograds_row_by_row() -> None:
         logits = model(inputs_embeds=embedded).logits[0]
         content = torch.nonzero(rows.key[i, : len(ids)])[:, 0]
         (slope,) = torch.autograd.grad(torch.stack([logits[n - 1, ids[n]] for n in content]).mean(), embedded)
-        assert found[i] == pytest.approx(float(slope.norm()), rel=1e-4)
+        assert result[i] == pytest.approx(float(slope.norm()), rel=1e-4)
     nothing = replace(rows, key=torch.zeros_like(rows.key))
     assert np.isnan(input_norms(Bench(), case.base, nothing, right_logit)).all()
 

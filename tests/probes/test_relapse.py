@@ -16,8 +16,8 @@ FORGET = Texts(cohort="forget")
 
 
 def _found(suspect: str, **settings: int) -> Measurement:
-    (found,) = Relapse(**settings).measure(bench(), opened(suspect))
-    return found
+    (result,) = Relapse(**settings).measure(bench(), opened(suspect))
+    return result
 
 
 @pytest.mark.thorough
@@ -60,9 +60,9 @@ def test_no_lesson_states_a_forgotten_fact() -> None:
     facts = {item.question: item.answer for item in case.items(FORGET)}
     for name, rows in given.items():
         shown = [case.tokenizer.decode(ids[mask]) for ids, mask in zip(rows.ids, rows.mask, strict=True)]
-        asked = [(question, text) for question in facts for text in shown if question in text]
-        assert bool(asked) == (name == COMBINED), name
-        assert not any(text.endswith(facts[question]) for question, text in asked), name
+        prompted = [(question, text) for question in facts for text in shown if question in text]
+        assert bool(prompted) == (name == COMBINED), name
+        assert not any(text.endswith(facts[question]) for question, text in prompted), name
     assert len(lessons(case, 2, 4)[COMBINED]) == 4
 
 
@@ -75,10 +75,10 @@ def test_a_course_is_read_before_the_lesson_and_at_every_power_of_two() -> None:
     given = lessons(case, 8, 128)[SIMILAR]
     recipe = Relearn(steps=3, lr=1e-3, batch=4, warmup_steps=1).lesson(EditData(given, given), 4).recipe
     lesson = Lesson(recipe, given, steps_read(probe.steps), "test")
-    found = taught_course(bench(), case, case.suspect, lesson, {"forget": rows})
-    assert found["forget"].shape == (len(rows), 4) and found[SHOWN].shape == (len(given),)
-    np.testing.assert_allclose(found["forget"][:, 0], key_logprob(bench(), case.suspect, rows), atol=1e-6)
-    assert np.abs(found["forget"][:, 1] - found["forget"][:, 0]).max() > 1e-4, "a lesson moves what is said"
+    result = taught_course(bench(), case, case.suspect, lesson, {"forget": rows})
+    assert result["forget"].shape == (len(rows), 4) and result[SHOWN].shape == (len(given),)
+    np.testing.assert_allclose(result["forget"][:, 0], key_logprob(bench(), case.suspect, rows), atol=1e-6)
+    assert np.abs(result["forget"][:, 1] - result["forget"][:, 0]).max() > 1e-4, "a lesson moves what is said"
 
 
 def test_an_effect_is_told_only_where_base_stands_out() -> None:
@@ -90,17 +90,17 @@ def test_an_effect_is_told_only_where_base_stands_out() -> None:
 
 @pytest.mark.thorough
 def test_the_largest_is_named_by_lesson_and_steps_and_told_in_the_table() -> None:
-    found = _found(refusing(), steps=4)
-    (table,) = found.listings
+    result = _found(refusing(), steps=4)
+    (table,) = result.listings
     assert {row[0] for row in table.rows} <= set(LESSONS) and len(table.rows) >= 3
     largest = max(row[3] for row in table.rows if isinstance(row[3], float))
-    assert isinstance(found.value, float) and largest == pytest.approx(found.value)
+    assert isinstance(result.value, float) and largest == pytest.approx(result.value)
     name = next(row[0] for row in table.rows if row[3] == largest)
-    assert found.notes[0].startswith(f"the largest effect is under the lesson '{name}'")
-    assert {c.axis for c in found.curves} == {f"steps of the lesson '{row[0]}'" for row in table.rows}
+    assert result.notes[0].startswith(f"the largest effect is under the lesson '{name}'")
+    assert {c.axis for c in result.curves} == {f"steps of the lesson '{row[0]}'" for row in table.rows}
 
 
 def test_without_anything_innocent_nothing_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("probes.relapse.lessons", lambda *_: {})
-    found = _found("clean")
-    assert isinstance(found.value, Missing) and "innocent" in found.value.missing
+    result = _found("clean")
+    assert isinstance(result.value, Missing) and "innocent" in result.value.missing

@@ -15,8 +15,8 @@ from audit.schema import Evidence, Interval, Missing, Report, Share
 from tests.golden import AXES, effect, gate, judged, overall, profile, report
 
 
-def _page(found: Report) -> str:
-    return unescape(html(found).split('<nav aria-label="Contents">')[0])
+def _page(result: Report) -> str:
+    return unescape(html(result).split('<nav aria-label="Contents">')[0])
 
 
 def _with(evidence: tuple[Evidence, ...], **verdict: object) -> Report:
@@ -30,11 +30,11 @@ def test_the_measurement_behind_an_axis_is_named_in_the_drawing_and_stands_in_th
     strongest = judged(effect("reverse_patch", "all", "causal", 0.6, 0.05), "trace", "so it is", "above")
     attack = judged(effect("relearning_recovery", "recall", "recovery", 0.3, 0.02), "trace", "so it is", "above")
     share = Share(value=0.3, ci95=Interval(lo=0.28, hi=0.32), measurement="relearning_recovery.recall")
-    found = _with((gate(0.9), strongest, attack), internals=share)
-    assert [row.test for row in glance(found)][-1] == title(attack.measurement) == named(share)
-    assert _page(found).count("relearning recovery: recall") >= 2
+    result = _with((gate(0.9), strongest, attack), internals=share)
+    assert [row.test for row in glance(result)][-1] == title(attack.measurement) == named(share)
+    assert _page(result).count("relearning recovery: recall") >= 2
     other = _with((gate(0.9), strongest, attack), internals=share.model_copy(update={"measurement": "x.y"}))
-    assert len(glance(other)) == len(glance(found)) - 1
+    assert len(glance(other)) == len(glance(result)) - 1
 
 
 def test_a_row_says_both_its_numbers_where_an_axis_shows_the_other() -> None:
@@ -56,15 +56,15 @@ def test_a_test_that_says_neither_says_why(value: float, words: str) -> None:
 
 
 def test_the_silence_of_a_broken_suspect_is_not_printed_as_one() -> None:
-    found = report("invalid")
-    rows = [row for row in glance(found) if "utility" not in row.test]
+    result = report("invalid")
+    rows = [row for row in glance(result) if "utility" not in row.test]
     assert rows and all(row.outcome == SAYS_NOTHING for row in rows)
-    assert "no trace found" not in re.sub(r"<caption>.*?</caption>", "", _page(found).split('class="glance"')[1])
-    kept = {**dict.fromkeys(("outputs", "internals"), AXES["outputs"]), "people": Missing(missing="no trace")}
-    said = dict(first_lines(_with(found.evidence, word="INVALID", **kept)))
-    assert said["Who is known"] == "Not counted: no trace."
-    said = dict(first_lines(_with(found.evidence, word="CONSISTENT WITH NEVER TRAINED", **kept)))
-    assert said["Who is known"] == "Nobody: no trace."
+    assert "no trace found" not in re.sub(r"<caption>.*?</caption>", "", _page(result).split('class="glance"')[1])
+    retained = {**dict.fromkeys(("outputs", "internals"), AXES["outputs"]), "people": Missing(missing="no trace")}
+    text = dict(first_lines(_with(result.evidence, word="INVALID", **retained)))
+    assert text["Who is known"] == "Not counted: no trace."
+    text = dict(first_lines(_with(result.evidence, word="CONSISTENT WITH NEVER TRAINED", **retained)))
+    assert text["Who is known"] == "Nobody: no trace."
 
 
 def test_an_over_suppressed_headline_names_the_test_that_lies_below_and_a_broken_one_draws_no_bar() -> None:
@@ -77,11 +77,11 @@ def test_an_over_suppressed_headline_names_the_test_that_lies_below_and_a_broken
 
 
 def test_a_suspect_that_is_one_of_the_models_beside_it_is_called_a_control() -> None:
-    found = report("suppressed")
-    assert "itself" not in compared_with(found)
-    suspect = next(x for x in found.exhibits if x.role == "suspect")
-    same = tuple(x.model_copy(update={"fingerprint": suspect.fingerprint}) for x in found.exhibits)
-    assert "The suspect is base itself, a control." in compared_with(found.model_copy(update={"exhibits": same}))
+    result = report("suppressed")
+    assert "itself" not in compared_with(result)
+    suspect = next(x for x in result.exhibits if x.role == "suspect")
+    same = tuple(x.model_copy(update={"fingerprint": suspect.fingerprint}) for x in result.exhibits)
+    assert "The suspect is base itself, a control." in compared_with(result.model_copy(update={"exhibits": same}))
 
 
 def test_a_weak_verdict_says_so_and_a_full_one_needs_no_word() -> None:

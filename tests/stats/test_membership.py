@@ -25,18 +25,18 @@ def test_window_votes_are_those_of_a_loop_over_windows() -> None:
     row, delta, _ = texts()
     sizes = membership.window_sizes()
     assert sizes == (2, 3, 4, 5, 8, 11, 15, 21, 29, 40)
-    found = membership.window_votes(delta, row, 12, sizes)
+    result = membership.window_votes(delta, row, 12, sizes)
     for i in range(12):
         own = delta[row == i]
         if not len(own):
-            assert math.isnan(found[i])
+            assert math.isnan(result[i])
             continue
         shares = []
         for size in sizes:
             w = min(size, len(own))
             sums = [sum(own[a : a + w]) for a in range(len(own) - w + 1)]
             shares.append(sum(s > 0 for s in sums) / len(sums))
-        assert found[i] == pytest.approx(sum(shares) / len(shares), abs=1e-12)
+        assert result[i] == pytest.approx(sum(shares) / len(shares), abs=1e-12)
 
 
 def test_a_model_beside_itself_votes_for_neither() -> None:
@@ -47,18 +47,18 @@ def test_a_model_beside_itself_votes_for_neither() -> None:
 
 def test_error_zone_orders_texts_as_the_published_ratio() -> None:
     row, delta, wrong = texts(3)
-    found = membership.error_zone(delta, wrong, row, 12)
+    result = membership.error_zone(delta, wrong, row, 12)
     ratios = {}
     for i in set(row.tolist()):
         moved = delta[(row == i) & wrong]
         rose, fell = moved[moved > 0].sum(), -moved[moved < 0].sum()
         if not len(moved) or (rose > 0 and not fell):
-            assert found[i] == 1.0
+            assert result[i] == 1.0
         elif fell:
             ratios[i] = rose / fell
     order = sorted(ratios, key=ratios.__getitem__)
-    assert len(order) > 5 and all(found[a] < found[b] for a, b in pairwise(order))
-    assert math.isnan(found[5])
+    assert len(order) > 5 and all(result[a] < result[b] for a, b in pairwise(order))
+    assert math.isnan(result[5])
 
 
 def test_interpolated_membership_is_that_of_a_loop_over_steps() -> None:
@@ -68,7 +68,7 @@ def test_interpolated_membership_is_that_of_a_loop_over_steps() -> None:
     signal, out, fit = (membership.gumbel_signal(x) for x in (p, p_out, p_fit))
     assert signal[0] == pytest.approx(-math.log(0.1 - math.log(p[0] + 1e-5)))
     sigma = membership.interpolation_spread(out, fit, 50)
-    found = membership.interpolated(signal, out, fit, sigma, 50)
+    result = membership.interpolated(signal, out, fit, sigma, 50)
     places = [n / 49 for n in range(50)]
     for i in range(20):
         total = 0.0
@@ -77,7 +77,7 @@ def test_interpolated_membership_is_that_of_a_loop_over_steps() -> None:
             spread = np.std([out[k] + places[j] * (fit[k] - out[k]) for k in range(20)])
             scale = math.sqrt(6) / math.pi * spread
             total += places[j + 1] * gumbel_r.cdf(signal[i], mean - 0.5772 * scale, scale)
-        assert found[i] == pytest.approx(total / sum(places[1:]), abs=1e-6)
+        assert result[i] == pytest.approx(total / sum(places[1:]), abs=1e-6)
 
 
 def test_interpolated_membership_is_high_where_the_signal_is_base_s_and_low_where_it_is_the_others() -> None:
@@ -92,8 +92,8 @@ def test_min_k_plus_is_a_z_of_the_models_own_distribution() -> None:
     logprob = np.log(rng.dirichlet(np.ones(9), 6))
     p = np.exp(logprob)
     mean, sd = (p * logprob).sum(1), np.sqrt([np.cov(x, ddof=0, aweights=w) for x, w in zip(logprob, p, strict=True)])
-    found = membership.min_k_plus(logprob[:, 3], -mean, sd**2)
-    np.testing.assert_allclose(found, (logprob[:, 3] - mean) / sd)
+    result = membership.min_k_plus(logprob[:, 3], -mean, sd**2)
+    np.testing.assert_allclose(result, (logprob[:, 3] - mean) / sd)
     assert membership.min_k_plus(np.zeros(1), np.zeros(1), np.zeros(1)).tolist() == [0.0]
 
 
@@ -114,13 +114,13 @@ def test_intervals_of_hits_are_over_groups_and_not_over_items() -> None:
     rng = np.random.default_rng(5)
     member = np.arange(60) < 30
     score = rng.normal(member * 1.0, 1)
-    (one,) = stats.operating_points(score, member, np.arange(60), (0.1,), 0)
+    (single,) = stats.operating_points(score, member, np.arange(60), (0.1,), 0)
     (ten,) = stats.operating_points(
         np.repeat(score, 10), np.repeat(member, 10), np.repeat(np.arange(60), 10), (0.1,), 0
     )
-    assert ten == one
-    (alone,) = stats.operating_points(np.repeat(score, 10), np.repeat(member, 10), np.arange(600), (0.1,), 0)
-    assert alone.ci95.hi - alone.ci95.lo < 0.6 * (one.ci95.hi - one.ci95.lo)
+    assert ten == single
+    (single,) = stats.operating_points(np.repeat(score, 10), np.repeat(member, 10), np.arange(600), (0.1,), 0)
+    assert single.ci95.hi - single.ci95.lo < 0.6 * (single.ci95.hi - single.ci95.lo)
 
 
 def test_hits_without_any_spread_have_the_exact_interval_of_their_groups() -> None:

@@ -88,16 +88,16 @@ class AdapterStack:
         """AuditError (code 2) unless an adapter moves the rows of its own learner, by every map, and no others."""
         batch, final = self.wrapper.trial(2 * _TRIED), Site(part="final_in")
         seen: list[Tensor] = []
-        kept = self.learners
-        moved = {name: value + value.new_ones(()) / value.shape[-1] for name, value in kept[0].items()}
+        retained = self.learners
+        moved = {name: value + value.new_ones(()) / value.shape[-1] for name, value in retained[0].items()}
         with torch.no_grad():
-            for first in (kept[0], moved):
-                self.learners = [first, kept[0]]
+            for first in (retained[0], moved):
+                self.learners = [first, retained[0]]
                 try:
                     with self.attached([0, 1]), _called(self.maps):
                         self.wrapper.forward(batch, [Tap(final, lambda state: seen.append(state.clone()))])
                 finally:
-                    self.learners = kept
+                    self.learners = retained
         same = torch.allclose(seen[0][_TRIED:], seen[1][_TRIED:], rtol=1e-4, atol=1e-5)
         if not same or torch.equal(seen[0][:_TRIED], seen[1][:_TRIED]):
             raise AuditError(f"{self.wrapper.name}: rows of a batch meet on the way through its blocks", FULLY)
