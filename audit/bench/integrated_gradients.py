@@ -103,13 +103,13 @@ def _mean_slope(
     """The objective's gradient by the embeddings, averaged over the path by Gauss-Legendre quadrature."""
     nodes, weights = (torch.from_numpy(part / 2).to(own.device, torch.float32) for part in leggauss(points))
     slope, way = torch.zeros_like(own, dtype=torch.float32), (own - start).float()
-    for some in torch.arange(points).split(_POINTS_AT_ONCE):
-        share, weight = (part[some, None, None, None] for part in (nodes + 0.5, weights))
+    for chunk in torch.arange(points).split(_POINTS_AT_ONCE):
+        share, weight = (part[chunk, None, None, None] for part in (nodes + 0.5, weights))
         embedded = (start.float() + share * way).to(own.dtype).flatten(0, 1).requires_grad_()
         with torch.enable_grad():
-            value = _objective(work, embedded, index.repeat(len(some)))
-            (found,) = torch.autograd.grad(value.sum(), embedded)
-        slope += (found.float().unflatten(0, (len(some), -1)) * weight).sum(0)
+            value = _objective(work, embedded, index.repeat(len(chunk)))
+            (gradient,) = torch.autograd.grad(value.sum(), embedded)
+        slope += (gradient.float().unflatten(0, (len(chunk), -1)) * weight).sum(0)
     return slope
 
 
