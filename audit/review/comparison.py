@@ -167,7 +167,7 @@ def _difference(name: str, a: Kept, b: Kept, seed: int) -> Difference | str:
     floor = least_p(min(a[1].units, b[1].units))
     se = float(np.hypot(first.hi - first.lo, second.hi - second.lo)) / (2 * _HALF)
     change = y - x
-    p = max(float(2 * scipy.special.ndtr(-abs(change) / se)) if se > 0 else float(change == 0), floor)
+    p = max(float(2 * scipy.stats.norm.sf(abs(change) / se)) if se > 0 else float(change == 0), floor)
     ends = Interval(lo=change - _HALF * se, hi=change + _HALF * se)
     return Difference(name, x, y, change, ends, p, 1.0, "approximate", 0, reading.name, floor)
 

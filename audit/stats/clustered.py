@@ -209,7 +209,7 @@ def clustered_auroc(data: Labelled, seed: int, method: Method = "logit_t", draws
         ends = stats.percentile_interval(_drawn(wins, resamples(data, seed, draws)).auc)
     else:
         around, width = float(scipy.special.logit(auc)), se / (auc * (1 - auc))
-        t = float(scipy.special.stdtrit(held - 1, 0.975))
+        t = float(scipy.stats.t.ppf(0.975, held - 1))
         low, high = -t, t
         if method == "bootstrap_t":
             low, high = _studentised(_drawn(wins, resamples(data, seed, draws)), around)
@@ -232,8 +232,8 @@ def difference(data: Labelled, other: Float[ndarray, " item"], seed: int, draws:
     estimate = _drawn(wins, np.ones((1, len(wins.clean))))
     gap, se = float(estimate.auc[0]), float(estimate.se[0])
     if se > FLAT:
-        p = float(2 * scipy.special.stdtr(held - 1, -abs(gap) / se))
-        half = float(scipy.special.stdtrit(held - 1, 0.975)) * se
+        p = float(2 * scipy.stats.t.sf(abs(gap) / se, held - 1))
+        half = float(scipy.stats.t.ppf(0.975, held - 1)) * se
     else:
         p = 1.0 if abs(gap) < FLAT else 2.0 ** (1 - held)
         half = stats.clopper_pearson(0, held).hi

@@ -89,9 +89,9 @@ def _p_of_largest(t: Float[ndarray, " value"], n: int, of_scale: int) -> Float[n
 @lru_cache(maxsize=16)
 def _estimates(of_scale: int) -> Float[ndarray, " part"]:
     """Estimates of a scale of 1 from so many exponentials, equally likely ones."""
-    from scipy.special import gammaincinv
+    from scipy.stats import gamma
 
-    return gammaincinv(of_scale, (np.arange(_GRID) + 0.5) / _GRID) / of_scale
+    return gamma.ppf((np.arange(_GRID) + 0.5) / _GRID, of_scale) / of_scale
 
 
 def _median_slope(x: ndarray, y: ndarray) -> float:

@@ -41,4 +41,4 @@ def widened_bound(k: int, n: int, share: float, level: float = 0.95) -> float:
         return 1.0
     worth = effective_worlds(n, share)
     seen = k * worth / n
-    return float(scipy.special.betaincinv(seen + 1, worth - seen, level))
+    return float(scipy.stats.beta.ppf(level, seen + 1, worth - seen))
