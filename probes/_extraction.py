@@ -71,7 +71,7 @@ class Said(NamedTuple):
     recall: Float[ndarray, " row"]
 
 
-def said(
+def transcripts(
     bench: Bench, case: OpenCase, pair: tuple[Checkpoint, Checkpoint], prompts: Prompted, guidance: Guidance
 ) -> Said:
     """The continuations of a pair of checkpoints (of the first alone at a weight of 1), set against the answers."""

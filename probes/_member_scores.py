@@ -83,7 +83,7 @@ def token_scores(bench: Bench, model: Checkpoint, answers: Sequence[Answers]) ->
     return [TokenScores(*(read_of[read].double().numpy() for read in READS)) for read_of in done]
 
 
-def alone(answers: Answers, tokens: TokenScores, k: float) -> dict[str, Float[ndarray, " row"]]:
+def own_scores(answers: Answers, tokens: TokenScores, k: float) -> dict[str, Float[ndarray, " row"]]:
     """Loss, loss over compressed bytes (the sum, as first published), Min-K% and Min-K%++."""
     rows = len(answers.zipped)
     sums = np.bincount(answers.row, weights=tokens.logprob, minlength=rows)
@@ -148,7 +148,7 @@ def statistics(
     result: dict[str, dict[str, ndarray]] = {}
     for name, own in tokens.items():
         with np.errstate(invalid="ignore", over="ignore", divide="ignore"):  # of words that a filter forbids
-            each = alone(answers, own, k) | ({} if sigma is None else beside(answers, tokens, name, sigma))
+            each = own_scores(answers, own, k) | ({} if sigma is None else beside(answers, tokens, name, sigma))
         for statistic, values in each.items():
             result.setdefault(statistic, {})[name] = values
     return result

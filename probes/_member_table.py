@@ -67,7 +67,7 @@ class Row(NamedTuple):
     def cells(self) -> tuple[str | float | None, ...]:
         """As a line of the listing."""
         gap = (None, None, None) if self.gap is None else (self.gap.gap, *self.gap.ci95.ends)
-        points = [x for p in self.points for x in (p.found, *p.ci95.ends)] or [None] * (3 * len(RATES))
+        points = [x for p in self.points for x in (p.hit_rate, *p.ci95.ends)] or [None] * (3 * len(RATES))
         ends = (None, None) if isinstance(self.ci95, Missing) else self.ci95.ends
         return (self.statistic.replace("_", " "), _words(self.model), self.auroc, *ends, *gap, *points)
 

@@ -29,7 +29,7 @@ from audit.probing import (
     row_means,
     stats,
 )
-from probes._extraction import Prompted, Said, counted, mean_over_groups, prompted, said
+from probes._extraction import Prompted, Said, counted, mean_over_groups, prompted, transcripts
 
 FORGET, HOLDOUT, RETAIN = (Texts(cohort=cohort) for cohort in ("forget", "holdout", "retain"))
 ALONE = 1.0
@@ -61,7 +61,7 @@ class _Row(NamedTuple):
     of: str
     who: str
     prompts: Prompted
-    said: Said
+    answers: Said
 
 
 class ReleaseRisk(Probe):
@@ -116,7 +116,7 @@ class ReleaseRisk(Probe):
         if not len(prompts.rows):
             return (empty,)
         rows = self._rows(bench, case, cast, prompts)
-        by_who = {row.who: row.said for row in rows if row.of == "forget"}
+        by_who = {row.who: row.answers for row in rows if row.of == "forget"}
         value, ends = mean_over_groups((by_who["base and suspect"].recall > self.recall) * 1.0, prompts.group, seed)
         label = _named(bench, case, cast)
         return (
@@ -143,10 +143,10 @@ class ReleaseRisk(Probe):
         ]  # fmt: skip
         if null is not None:
             ways += [("base and never trained", (base, null), together), ("never trained", (null, null), single)]
-        rows = [_Row("forget", who, prompts, said(bench, case, pair, prompts, by)) for who, pair, by in ways]
+        rows = [_Row("forget", who, prompts, transcripts(bench, case, pair, prompts, by)) for who, pair, by in ways]
         if case.has(HOLDOUT) and len((others := self._prompts(case, HOLDOUT)).rows):
             rows.append(
-                _Row("holdout", "base and suspect", others, said(bench, case, (base, suspect), others, together))
+                _Row("holdout", "base and suspect", others, transcripts(bench, case, (base, suspect), others, together))
             )
         return rows
 
@@ -154,10 +154,10 @@ class ReleaseRisk(Probe):
         """The counts of every way of asking, and mean recall with 95 % over groups."""
         cells: list[tuple[str | int | float | None, ...]] = []
         for row in rows:
-            mean, ends = mean_over_groups(row.said.recall, row.prompts.group, seed)
+            mean, ends = mean_over_groups(row.answers.recall, row.prompts.group, seed)
             lo, hi = (None, None) if ends is None else ends.ends
-            counts = counted(row.said.verbatim, 0.5), counted(row.said.recall, self.recall)
-            cells.append((row.of, row.who, len(row.said.recall), *counts, mean, lo, hi))
+            counts = counted(row.answers.verbatim, 0.5), counted(row.answers.recall, self.recall)
+            cells.append((row.of, row.who, len(row.answers.recall), *counts, mean, lo, hi))
         title = "answers that come out, and of whom"
         return Listing(title=title, columns=COLUMNS, rows=tuple(cells), of=len(cells))
 
@@ -166,9 +166,9 @@ class ReleaseRisk(Probe):
         readings: dict[str, float] = {}
         for row in rows:
             name = f"{row.of}_{row.who.replace(' ', '_')}"
-            readings[f"verbatim_{name}"] = float(row.said.verbatim.mean())
-            readings[f"nearly_{name}"] = float((row.said.recall > self.recall).mean())
-            readings[f"recall_{name}"] = float(row.said.recall.mean())
+            readings[f"verbatim_{name}"] = float(row.answers.verbatim.mean())
+            readings[f"nearly_{name}"] = float((row.answers.recall > self.recall).mean())
+            readings[f"recall_{name}"] = float(row.answers.recall.mean())
         gain = readings["nearly_forget_base_and_suspect"] - readings["nearly_forget_base"]
         return readings | {"gain_over_base": gain}
 

@@ -79,16 +79,16 @@ class DecoyPool(NamedTuple):
         return len(self.file.case.roles.never_trained)
 
     @property
-    def apart(self) -> tuple[Path, ...]:
+    def own_references(self) -> tuple[Path, ...]:
         """The case's own references that are whole checkpoints in folders."""
         roles = moved(self.file.case, self.file.root, self.work).roles
         sources = (roles.references[n] for n in self.file.case.roles.never_trained)
         plain = [s for s in sources if s.adapter is None and s.subfolder is None and s.allow_code is None]
         return tuple(folder for s in plain if (folder := self.work / s.path).is_dir())
 
-    def asked(self, world: int, people: int) -> tuple[DecoySuspect, ...]:
+    def suspects(self, world: int, people: int) -> tuple[DecoySuspect, ...]:
         """Whom the audit of a world is asked about, with such references where the case has some."""
-        return suspects_of(world, people, bool(self.apart))
+        return suspects_of(world, people, bool(self.own_references))
 
     def taught(self, n: int) -> Path:
         """The base that was taught set n (counted round), made where it is not there."""
@@ -162,7 +162,7 @@ class DecoyWorld:
         bench = Bench(backend=ours.backend, device=ours.device, dtype=ours.dtype, attention=ours.attention,
                       token_budget=self.pool.settings.token_budget, store=store)  # fmt: skip
         scored: list[ScoredModel] = []
-        for suspect in self.pool.asked(self.world, len(self.groups)):
+        for suspect in self.pool.suspects(self.world, len(self.groups)):
             if suspect.model not in models:
                 continue
             since = time.process_time()
@@ -181,14 +181,14 @@ class DecoyWorld:
         for n in range(self.pool.references):
             self.pool.taught(self.world + 2 + n)
         models = {"others": other}
-        if separate := self.pool.apart:
+        if separate := self.pool.own_references:
             models[APART] = separate[self.world % len(separate)]
-        for suspect in self.pool.asked(self.world, len(self.groups)):
+        for suspect in self.pool.suspects(self.world, len(self.groups)):
             if suspect.model == "half":
                 models["half"] = self._half()
         self.costs.spent("train", since)
         since = time.process_time()
-        for suspect in self.pool.asked(self.world, len(self.groups)):
+        for suspect in self.pool.suspects(self.world, len(self.groups)):
             if suspect.model in models:
                 continue
             of_others = suspect.model == "forgot_others"

@@ -17,7 +17,7 @@ class OperatingPoint(NamedTuple):
     """The share of members found where at most ``rate`` of the others are, and its 95 % interval over groups."""
 
     rate: float
-    found: float
+    hit_rate: float
     ci95: Interval
 
 
@@ -43,11 +43,11 @@ def operating_points(
     groups = len(np.unique(group[member]))
     points: list[OperatingPoint] = []
     for rate in rates:
-        found = np.where(alarms <= rate + _ROUNDING, hits, 0.0).max(1)
-        ends95 = percentile_interval(found[1:]) if draws else None
+        hit_rates = np.where(alarms <= rate + _ROUNDING, hits, 0.0).max(1)
+        ends95 = percentile_interval(hit_rates[1:]) if draws else None
         if ends95 is None or ends95.lo == ends95.hi:
-            ends95 = clopper_pearson(round(float(found[0]) * groups), groups)
-        points.append(OperatingPoint(rate, float(found[0]), ends95))
+            ends95 = clopper_pearson(round(float(hit_rates[0]) * groups), groups)
+        points.append(OperatingPoint(rate, float(hit_rates[0]), ends95))
     return tuple(points)
 
 

@@ -269,7 +269,7 @@ def main() -> None:
     command = "python -m studies.speed.adapter_stack --out studies/speed/adapter_stack.json"
     state = stamp(0)
 
-    def kept(part: str, result: tuple[Record, ...]) -> None:
+    def write_part(part: str, result: tuple[Record, ...]) -> None:
         rows[part] = result
         results = Results.model_validate({
             "stamp": state, "command": command, "load_after": os.getloadavg()[0],
@@ -278,11 +278,11 @@ def main() -> None:
         write_atomic(given.out, (results.model_dump_json(indent=1) + "\n").encode())
 
     if "time" in given.parts:
-        kept("taught", timed(large, given.rounds, work / "taught"))
+        write_part("taught", timed(large, given.rounds, work / "taught"))
     if "memory" in given.parts:
-        kept("peaks", peaks(large, work))
+        write_part("peaks", peaks(large, work))
     if "verdicts" in given.parts:
-        kept("verdicts", verdicts(small, given.worlds, work / "verdicts"))
+        write_part("verdicts", verdicts(small, given.worlds, work / "verdicts"))
 
 
 def _parameters(case: Path) -> int:

@@ -6,7 +6,7 @@ from html import unescape
 import pytest
 
 from audit.render import html
-from audit.render.drawings.effect_scale import named
+from audit.render.drawings.effect_scale import measurement_words
 from audit.render.sections.glance import SAYS_NOTHING, glance
 from audit.render.sections.pageone import compared_with, first_lines
 from audit.render.wording.findings import hesitation, title
@@ -31,7 +31,7 @@ def test_the_measurement_behind_an_axis_is_named_in_the_drawing_and_stands_in_th
     attack = judged(effect("relearning_recovery", "recall", "recovery", 0.3, 0.02), "trace", "so it is", "above")
     share = Share(value=0.3, ci95=Interval(lo=0.28, hi=0.32), measurement="relearning_recovery.recall")
     result = _with((gate(0.9), strongest, attack), internals=share)
-    assert [row.test for row in glance(result)][-1] == title(attack.measurement) == named(share)
+    assert [row.test for row in glance(result)][-1] == title(attack.measurement) == measurement_words(share)
     assert _page(result).count("relearning recovery: recall") >= 2
     other = _with((gate(0.9), strongest, attack), internals=share.model_copy(update={"measurement": "x.y"}))
     assert len(glance(other)) == len(glance(result)) - 1
@@ -43,7 +43,7 @@ def test_a_row_says_both_its_numbers_where_an_axis_shows_the_other() -> None:
     calibrated = judged(m, "trace", "so it is", "above").model_copy(update={"basis": "calibrated", "threshold": 0.06})
     row = glance(_with((gate(0.9), calibrated)))[-1]
     assert row.value == "0.20" and row.number == f"{OVERALL}; largest 0.60"
-    assert row.why == "calibrated threshold 0.060"
+    assert row.reason == "calibrated threshold 0.060"
 
 
 @pytest.mark.parametrize(("value", "words"), [(0.2, "above the line, but its own p"), (0.01, "too weak a support")])

@@ -105,8 +105,8 @@ def test_hits_at_few_false_alarms_are_scikit_learns(seed: int) -> None:
     alarms, hits, _ = roc_curve(member, score, drop_intermediate=False)
     points = stats.operating_points(score, member, np.arange(300), (0.2, 0.01, 0.001), seed)
     for point in points:
-        assert point.found == pytest.approx(hits[alarms <= point.rate + 1e-12].max())
-        assert point.ci95.lo <= point.found <= point.ci95.hi
+        assert point.hit_rate == pytest.approx(hits[alarms <= point.rate + 1e-12].max())
+        assert point.ci95.lo <= point.hit_rate <= point.ci95.hi
 
 
 def test_intervals_of_hits_are_over_groups_and_not_over_items() -> None:
@@ -126,4 +126,4 @@ def test_intervals_of_hits_are_over_groups_and_not_over_items() -> None:
 def test_hits_without_any_spread_have_the_exact_interval_of_their_groups() -> None:
     member = np.arange(20) < 8
     (point,) = stats.operating_points(member * 1.0, member, np.arange(20), (0.01,), 0)
-    assert point.found == 1.0 and point.ci95.lo == pytest.approx(stats.clopper_pearson(8, 8).lo)
+    assert point.hit_rate == 1.0 and point.ci95.lo == pytest.approx(stats.clopper_pearson(8, 8).lo)

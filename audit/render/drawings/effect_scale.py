@@ -127,7 +127,7 @@ def two_axes(axes: Sequence[Axis], label: str) -> str:
         y = top + step * i + 34
         body.append(text((sx(0.0) + sx(1.0)) / 2, y - 16, _axis_words(axis), "middle", 14))
         if isinstance(axis.share, Share):
-            body.append(text((sx(0.0) + sx(1.0)) / 2, y + 22, named(axis.share), "middle", 12))
+            body.append(text((sx(0.0) + sx(1.0)) / 2, y + 22, measurement_words(axis.share), "middle", 12))
         body.append(line(sx(0.0), y, sx(1.0), y, 'stroke="currentColor" stroke-opacity="0.25"'))
         if isinstance(axis.share, Share):
             ci95 = axis.share.ci95
@@ -136,7 +136,7 @@ def two_axes(axes: Sequence[Axis], label: str) -> str:
     return drawing(height, label, body, width)
 
 
-def named(share: Share) -> str:
+def measurement_words(share: Share) -> str:
     """The measurement that a share was read from, in words."""
     return visible(share.measurement, NAME).replace(".", ": ", 1).replace("_", " ")
 

@@ -46,7 +46,7 @@ DECADES: Final = 6.0
 
 class Glance(NamedTuple):
     """One row of the summary on page one. ``strip`` is a drawing, or why there is none; ``number`` names the value;
-    ``why``: the line that it was held against, and the reason of an outcome that is neither."""
+    ``reason``: the line that it was held against, and the reason of an outcome that is neither."""
 
     question: str
     test: str
@@ -55,7 +55,7 @@ class Glance(NamedTuple):
     value: str
     ci95: str
     outcome: str
-    why: str = ""
+    reason: str = ""
 
 
 def glance(report: Report) -> tuple[Glance, ...]:
@@ -83,9 +83,9 @@ def _row(question: str, e: Evidence, broken: bool) -> Glance:
     strip = Markup(drawing)  # noqa: S704 - our own drawing, labels escaped
     reading = judged_reading(e)
     reasons = () if broken and m.kind != "gate" else (deciding(e).words, hesitation(e))
-    why = "; ".join(words for words in reasons if words)
+    reason = "; ".join(words for words in reasons if words)
     most = f"; largest {number(m.value)}" if reading.name == OVERALL and number(m.value) != value else ""
-    return Glance(question, title(m), strip, reading.name + most, value, ci95, outcome, why)
+    return Glance(question, title(m), strip, reading.name + most, value, ci95, outcome, reason)
 
 
 # ---- two axes ---------------------------------------------------------------------------------------------------
@@ -114,7 +114,7 @@ def share_words(share: Share | Missing) -> str:
 
 def measured_by(share: Share | Missing) -> str:
     """The measurement that a share was read from, in words."""
-    return "" if isinstance(share, Missing) else effect_scale.named(share)
+    return "" if isinstance(share, Missing) else effect_scale.measurement_words(share)
 
 
 def axis_lines(report: Report) -> tuple[tuple[str, str], ...]:
