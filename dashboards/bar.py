@@ -106,7 +106,7 @@ def draw() -> View:
 
 
 def whole_folder() -> View:
-    """The whole folder, for a page that is about no single run; widgets in the address keep what was chosen elsewhere."""
+    """The whole folder, for a page that is about no single run; the address keeps what was chosen elsewhere."""
     vault = Vault(root())
     run_folders = folders(vault)
     return View(vault, None, run_folders, "all rows", run_folders)
