@@ -106,11 +106,8 @@ def draw() -> View:
 
 
 def whole_folder() -> View:
-    """The whole folder, for a page that is about no single run; what is chosen elsewhere stays chosen."""
+    """The whole folder, for a page that is about no single run; the address keeps what was chosen elsewhere."""
     vault = Vault(root())
-    for key in ("set", "run", "cohort"):
-        if key in st.session_state:
-            st.session_state[key] = st.session_state[key]
     run_folders = folders(vault)
     return View(vault, None, run_folders, "all rows", run_folders)
 
