@@ -375,5 +375,5 @@ def test_item_table_has_a_line_for_every_fact_model_and_attack() -> None:
     found = Elicitation(samples=0, families=("forms", "in_context")).measure(Bench(), case("clean"))[0]
     assert not isinstance(found.items, Missing) and found.items.axis == "attack"
     table = parquet.read_table(case("clean").out / found.items.path).to_pydict()
-    assert {"base", "suspect", "reference"} == set(table["role"]) and len(set(table["item"])) == 32
+    assert {"base", "suspect", "reference"} == set(table["role"]) and len(set(table["item"])) == 24
     assert max(table["axis_value"]) == len(rows_of(found.listings[1])) - 1 or max(table["axis_value"]) > 2
