@@ -140,8 +140,7 @@ def came_out(outcome: Attempts) -> Listing:
     drawn = sorted(known, key=lambda n: (outcome.attacks[n] != DIRECT, -beyond[n]))[:_MOST_DRAWN]
     rows = tuple((outcome.attacks[n], words, float(means[name][n])) for n in drawn for words, name in who)
     return Listing(
-        title="What came out, how much a clean model gives, and under which attack: probability of the answer less "
-        "that of wrong answers, or of sampling the rate of both",
+        title="What came out, how much a clean model gives, and under which attack",
         columns=MAP_COLUMNS, rows=rows, of=len(known) * len(who), maps=(MAP,) if rows else (),
     )  # fmt: skip
 

@@ -47,6 +47,9 @@ WORST: Final = Naming(
     "largest effect over attacks, on what the answer gets beyond matched wrong answers: its probability under another "
     "wording (geometric mean over content tokens), its rate among continuations", EFFECT_UNIT, "effect",
 )  # fmt: skip
+CAME_OUT: Final = (
+    "came out: the probability of the answer less that of wrong answers; under sampling, how often either is said"
+)
 CONTROL_CHAINS: Final = Naming(
     PROBE, "control_chains", "context",
     "what is kept of chains without a forgotten hop: answer beyond wrong answers, as a share of base's",
@@ -87,8 +90,8 @@ class Elicitation(Probe):
     families: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     triples: str = ""
-    most_facts: Annotated[int, Field(ge=1)] = 32
-    most_wrong: Annotated[int, Field(ge=0)] = 3
+    most_facts: Annotated[int, Field(ge=1)] = 24
+    most_wrong: Annotated[int, Field(ge=0)] = 2
     samples: Annotated[int, Field(ge=0, le=4096)] = 32
     k: Annotated[int, Field(ge=1, le=128)] = 16
     temperatures: tuple[Annotated[float, Field(gt=0)], ...] = (1.0,)
@@ -236,7 +239,7 @@ class Elicitation(Probe):
         without = f"{uncontrolled} facts have no wrong answers, so that only the model that never knew controls them"
         unmade = f"attacks that could not be made of these data: {', '.join(sheet.unmade)}" if sheet.unmade else ""
         hops = f"chains of up to {MOST_HOPS} hops, one of them forgotten" if self.triples else ""
-        return tuple(filter(None, (count, without if uncontrolled else "", unmade, hops)))
+        return tuple(filter(None, (count, CAME_OUT, without if uncontrolled else "", unmade, hops)))
 
     def _files(self, root: Path) -> tuple[str, ...]:
         """The user's own files, by hash: the settings name them and say nothing of what stands in them."""

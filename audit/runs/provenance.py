@@ -54,7 +54,7 @@ def code_version() -> str:
     digest = hashlib.sha256()
     for package in HASHED_PACKAGES:
         for path in sorted((root / package).rglob("*")):
-            if path.suffix in (".py", ".json", ".j2", ".css") and "__pycache__" not in path.parts:
+            if path.suffix in (".py", ".json", ".toml", ".j2", ".css") and "__pycache__" not in path.parts:
                 digest.update(path.relative_to(root).as_posix().encode() + b"\0")
                 digest.update(path.read_bytes() + b"\0")
     return f"{__version__}+{digest.hexdigest()[:12]}"

@@ -46,7 +46,7 @@ def test_a_wheel_holds_the_product_and_no_studies(wheel: Path) -> None:
     assert {entry.filename.partition("/")[0] for entry in entries} == TOP_LEVEL
     assert sum(entry.file_size for entry in entries) < MOST_BYTES
     names = {entry.filename for entry in entries}
-    assert {"residua/py.typed", "audit/py.typed", "residua/__init__.pyi"} <= names
+    assert {"residua/py.typed", "audit/py.typed", "residua/__init__.pyi", "probes/attacks/in_context.toml"} <= names
 
 
 @pytest.mark.slow

@@ -103,9 +103,9 @@ def test_templates_of_a_user_are_asked_beside_those_that_come_with_the_probe(tmp
     text = 'family = "mine"\nabout = "b"\n[[attack]]\nname = "twice"\nquestion = "{question} {question}"\n'
     (planted_world.root() / "mine.toml").write_text(text)
     probe = Elicitation(templates=("mine.toml",), families=("mine",), samples=0)
-    result = probe.measure(Bench(), case("base"))[0]
-    assert "mine/twice" in rows_of(result.listings[1]) and "1 attacks" in " ".join(result.notes)
-    assert f"templates of mine: sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]}" in result.notes
+    found = probe.measure(Bench(), case("base"))[0]
+    assert "mine/twice" in rows_of(found.listings[1]) and "1 attacks" in " ".join(found.notes)
+    assert f"templates of mine: sha256 {hashlib.sha256(text.encode()).hexdigest()[:12]}" in found.notes
     with pytest.raises(AuditError, match="no family of attacks is called 'other'"):
         Elicitation(families=("other",)).measure(Bench(), case("base"))
     with pytest.raises(AuditError, match="k <= samples|best of 16 of 8"):
@@ -125,44 +125,44 @@ def sheet(most: int = 8, wrong: int = 2):
 
     opened = case("base")
     paired = paired_forms(opened.items(Texts(cohort="forget")), opened.cohorts, "forget", most)
-    built = attack_sheet(opened, paired, FAMILIES, [], wrong)
-    assert built is not None
-    return built
+    made = attack_sheet(opened, paired, FAMILIES, [], wrong)
+    assert made is not None
+    return made
 
 
 def test_scores_are_the_probability_of_the_answer_less_the_mean_of_wrong_ones_by_a_plain_pass() -> None:
-    built, opened, bench = sheet(), case("base"), Bench()
-    got = answer_probability(bench, opened.base, built)
+    made, opened, bench = sheet(), case("base"), Bench()
+    got = answer_probability(bench, opened.base, made)
     model, words = bench.open(opened.base).model, planted_world.tokenizer()  # type: ignore[attr-defined]
-    assert "in_context/three_examples" in built.attacks and "forms/hint" in built.attacks
+    assert "in_context/three_examples" in made.attacks and "forms/hint" in made.attacks
     for attack in (DIRECT, "forms/hint", "in_context/three_examples"):
-        entry = built.of(attack)[3]
+        entry = made.of(attack)[3]
         probability: list[float] = []
         for answer in (entry.item.answer, *entry.item.alternates):
             ids = torch.tensor([words(f"{entry.item.question} {answer}")["input_ids"]])
             with torch.no_grad():
                 logits = model(input_ids=ids).logits[0, -2]
             probability.append(float(logits.softmax(-1)[ids[0, -1]]))
-        own, place = probability[0], built.attacks.index(attack)
+        own, place = probability[0], made.attacks.index(attack)
         assert len(probability) == 3
         assert got.own[entry.fact, place] == pytest.approx(own, abs=1e-5)
         assert got.excess[entry.fact, place] == pytest.approx(own - np.mean(probability[1:]), abs=1e-5)
 
 
 def test_examples_are_of_other_retained_people_and_never_hold_the_answer() -> None:
-    built = sheet()
+    made = sheet()
     retained = {item.group for item in case("base").cohorts["retain"]}
-    for entry in built.of("in_context/three_examples"):
-        before = entry.item.question.removesuffix(built.facts[entry.fact].question)
-        label = [word for word in before.split() if word in retained]
-        assert len(set(label)) == 3
+    for entry in made.of("in_context/three_examples"):
+        before = entry.item.question.removesuffix(made.facts[entry.fact].question)
+        named = [word for word in before.split() if word in retained]
+        assert len(set(named)) == 3
         assert str(entry.item.key) not in before.split()
 
 
 def test_what_the_tokenizer_does_not_know_is_left_out_and_named() -> None:
-    built = sheet()
-    assert {"authority/court", "role_play/expert", "affirmative_suffix/sure"} <= set(built.unmade)
-    assert not set(built.unmade) & set(built.attacks)
+    made = sheet()
+    assert {"authority/court", "role_play/expert", "affirmative_suffix/sure"} <= set(made.unmade)
+    assert not set(made.unmade) & set(made.attacks)
 
 
 # ---- leaks ------------------------------------------------------------------------------------------------------
@@ -179,10 +179,10 @@ def test_a_leak_is_the_answers_words_one_after_another_and_never_part_of_a_word(
 
 def test_draws_are_scored_against_the_answer_and_every_wrong_one() -> None:
     texts = [["It was Oslo.", "Lima", "It was Oslo.", "nowhere"]]
-    result = scored([ITEM], texts, None)
-    assert result.own.tolist() == [[1, 0, 1, 0]] and result.wrong.tolist() == [[[0, 1, 0, 0], [0, 0, 0, 0]]]
-    assert result.leak(1).tolist() == [0.5] and result.leak_wrong(1).tolist() == [0.125]
-    assert result.leak(4).tolist() == [1.0] and result.leak_wrong(4).tolist() == [0.5]
+    found = scored([ITEM], texts, None)
+    assert found.own.tolist() == [[1, 0, 1, 0]] and found.wrong.tolist() == [[[0, 1, 0, 0], [0, 0, 0, 0]]]
+    assert found.leak(1).tolist() == [0.5] and found.leak_wrong(1).tolist() == [0.125]
+    assert found.leak(4).tolist() == [1.0] and found.leak_wrong(4).tolist() == [0.5]
     fewer = ITEM.model_copy(update={"alternates": ITEM.alternates[:1], "alternate_keys": ("Lima",)})
     assert scored([fewer, ITEM], texts * 2, None).leak_wrong(4).tolist() == [1.0, 0.5], "over those that it has"
     assert scored([ITEM], [["Ann Bo was born in"]], None).published.tolist() == [[5 / 6]]
@@ -195,8 +195,8 @@ def test_draws_are_scored_against_the_answer_and_every_wrong_one() -> None:
 @pytest.mark.thorough
 def test_published_leak_of_a_clean_model_does_not_survive_its_controls_and_that_of_base_does() -> None:
     clean, base = measured("clean"), measured("base")
-    for result, judged in ((clean, DIES), (base, SURVIVES)):
-        rows = rows_of(result["published_leak_at_k"].listings[0])
+    for found, judged in ((clean, DIES), (base, SURVIVES)):
+        rows = rows_of(found["published_leak_at_k"].listings[0])
         assert {row["after its controls"] for row in rows.values()} == {judged}
         assert "leak@16 by ROUGE-L recall" in rows and "sampling/temperature_1" in rows
     value = clean["published_leak_at_k"].value
@@ -220,10 +220,10 @@ def test_figure_shows_a_clean_model_the_suspect_and_base_under_every_attack_that
 
 @pytest.mark.thorough
 def test_without_a_model_that_never_knew_wrong_answers_are_the_control() -> None:
-    result = {m.name: m for m in Elicitation().measure(Bench(), case("clean", ()))}
-    assert isinstance(result["worst_attack"].value, float) and result["worst_attack"].value < 0.4
-    assert {row[1] for row in result["worst_attack"].listings[0].rows} == {"suspect", "base"}
-    rows = rows_of(result["published_leak_at_k"].listings[0])
+    found = {m.name: m for m in Elicitation().measure(Bench(), case("clean", ()))}
+    assert isinstance(found["worst_attack"].value, float) and found["worst_attack"].value < 0.4
+    assert {row[1] for row in found["worst_attack"].listings[0].rows} == {"suspect", "base"}
+    rows = rows_of(found["published_leak_at_k"].listings[0])
     assert {row["never trained as published"] for row in rows.values()} == {None}
 
 
@@ -233,22 +233,22 @@ def test_a_largest_effect_allows_for_how_many_attacks_there_are() -> None:
     from probes._attack_effects import EffectDesign, over_attacks
     from probes.elicitation import WORST
 
-    built = sheet(32, 0)
+    made = sheet(32, 0)
     names, rng, p = tuple(f"a/{n}" for n in range(40)), np.random.default_rng(0), list[float]()
     bare: list[float] = []
     for _ in range(40):
-        base, null = np.ones((len(built.facts), 40)), np.zeros((len(built.facts), 40))
+        base, null = np.ones((len(made.facts), 40)), np.zeros((len(made.facts), 40))
         suspect = rng.normal(0, 0.3, base.shape)
         own = {"base": base, "suspect": suspect, "null": null}
-        result = attempts(built, names, own, {name: np.zeros_like(x) for name, x in own.items()}, 0.05)
-        worst, _ = over_attacks(result, WORST, range(40), EffectDesign(0, 0.05, 499))
+        found = attempts(made, names, own, {name: np.zeros_like(x) for name, x in own.items()}, 0.05)
+        worst, _ = over_attacks(found, WORST, range(40), EffectDesign(0, 0.05, 499))
         assert isinstance(worst.p, float)
         p.append(worst.p)
-        single, _ = over_attacks(
-            result, WORST, [int(result.means["suspect"].mean(0).argmax())], EffectDesign(0, 0.05, 499)
+        alone, _ = over_attacks(
+            found, WORST, [int(found.means["suspect"].mean(0).argmax())], EffectDesign(0, 0.05, 499)
         )
-        assert isinstance(single.p, float)
-        bare.append(single.p)
+        assert isinstance(alone.p, float)
+        bare.append(alone.p)
     assert sum(x < 0.05 for x in p) <= 6 and sum(x < 0.05 for x in bare) >= 20
 
 
@@ -338,9 +338,9 @@ def test_chains_are_asked_and_controls_are_kept_by_base(tmp_path: Path) -> None:
         f'[[triple]]\nsubject = "{s}"\nrelation = "lives"\nobject = "{o}"\nitem = "{i}"\n' for s, o, i in rows
     )
     (planted_world.root() / "triples.toml").write_text(text)
-    result = {m.name: m for m in Elicitation(triples="triples.toml", samples=0).measure(Bench(), opened)}
-    assert "chains/1_hops_by_alias" in rows_of(result["worst_attack"].listings[1])
-    controls = result["control_chains"]
+    found = {m.name: m for m in Elicitation(triples="triples.toml", samples=0).measure(Bench(), opened)}
+    assert "chains/1_hops_by_alias" in rows_of(found["worst_attack"].listings[1])
+    controls = found["control_chains"]
     assert controls.n.scored == 1 and (isinstance(controls.value, Missing) or controls.value == pytest.approx(1.0))
     (planted_world.root() / "triples.toml").write_text(text.replace(first.id, "nothing"))
     with pytest.raises(AuditError, match="is no forget item"):
@@ -355,16 +355,16 @@ def test_cosine_of_words_is_one_for_the_same_and_none_for_others() -> None:
 def test_surrogates_are_chosen_by_base_and_a_clean_model_and_not_by_the_suspect() -> None:
     from probes._surrogates import far_wordings
 
-    built = sheet(8, 0)
+    made = sheet(8, 0)
     rng = np.random.default_rng(0)
-    shape = len(built.facts), len(built.attacks)
+    shape = len(made.facts), len(made.attacks)
     base, null = np.full(shape, 0.9), np.zeros(shape)
-    place = built.attacks.index("in_context/three_examples")
+    place = made.attacks.index("in_context/three_examples")
     base[0, place], null[1, place] = 0.0, 0.5
     for _ in range(2):
         own = {"base": base, "suspect": rng.random(shape), "null": null}
-        result = attempts(built, built.attacks, own, {name: np.zeros(shape) for name in own}, 0.05)
-        chosen = far_wordings(result, 0.9, 0.05)
+        found = attempts(made, made.attacks, own, {name: np.zeros(shape) for name in own}, 0.05)
+        chosen = far_wordings(found, 0.9, 0.05)
         assert chosen.chosen[:, place].tolist() == [False, False, *[True] * (shape[0] - 2)]
         assert not chosen.chosen[:, 0].any() and chosen.by_null == 1
 
@@ -372,8 +372,8 @@ def test_surrogates_are_chosen_by_base_and_a_clean_model_and_not_by_the_suspect(
 def test_item_table_has_a_line_for_every_fact_model_and_attack() -> None:
     from pyarrow import parquet
 
-    result = Elicitation(samples=0, families=("forms", "in_context")).measure(Bench(), case("clean"))[0]
-    assert not isinstance(result.items, Missing) and result.items.axis == "attack"
-    table = parquet.read_table(case("clean").out / result.items.path).to_pydict()
-    assert {"base", "suspect", "reference"} == set(table["role"]) and len(set(table["item"])) == 32
-    assert max(table["axis_value"]) == len(rows_of(result.listings[1])) - 1 or max(table["axis_value"]) > 2
+    found = Elicitation(samples=0, families=("forms", "in_context")).measure(Bench(), case("clean"))[0]
+    assert not isinstance(found.items, Missing) and found.items.axis == "attack"
+    table = parquet.read_table(case("clean").out / found.items.path).to_pydict()
+    assert {"base", "suspect", "reference"} == set(table["role"]) and len(set(table["item"])) == 24
+    assert max(table["axis_value"]) == len(rows_of(found.listings[1])) - 1 or max(table["axis_value"]) > 2

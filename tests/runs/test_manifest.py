@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from audit.runs import manifest
+from audit.runs import manifest, provenance
 from audit.runs.manifest import Problem
 from audit.schema import AuditError, ExitCode
 
@@ -94,3 +94,11 @@ def test_a_run_that_was_kept_aside_is_listed_in_full(run_folder: Path) -> None:
     assert [path for path in listed(run_folder) if path.startswith("superseded")] == [
         f"superseded/run-1/{name}" for name in ("custody.jsonl", "events.jsonl", "manifest.sha256")
     ]
+
+
+def test_version_of_the_code_changes_with_the_templates_that_probes_ask_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed = {}
+    for packages in ((), ("probes/attacks",)):
+        monkeypatch.setattr(provenance, "HASHED_PACKAGES", packages)
+        hashed[packages] = provenance.code_version.__wrapped__()
+    assert len(set(hashed.values())) == 2
