@@ -52,13 +52,13 @@ LEAST_NORM = 1e-6
 """Norms are read no finer than this."""
 FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")
 OVER_ALTERNATES = Naming(
-    probe=PROBE, name="over_alternates", kind="recovery",
+    probe=PROBE, name="over_alternates", kind="context",
     statistic="log norm of the gradient of the content tokens' logits by the embedded input, of wrong answers "
     "less the true one; forget less holdout people",
     unit=EFFECT_UNIT, scale="score",
 )  # fmt: skip
 INSENSITIVITY = OVER_ALTERNATES._replace(
-    name="insensitivity", kind="context",
+    name="insensitivity",
     statistic="minus the log norm of the gradient of the content tokens' logits by the embedded input; forget "
     "less holdout people",
 )  # fmt: skip

@@ -62,13 +62,13 @@ LEAST_SPREAD = 1e-9
 FORGET, HOLDOUT = Texts(cohort="forget"), Texts(cohort="holdout")
 FAMILY = (*ALONE, *BESIDE)
 OVER_ALTERNATES = Naming(
-    probe=PROBE, name="over_alternates", kind="recovery",
+    probe=PROBE, name="over_alternates", kind="context",
     statistic="largest lift of the true answer over wrong ones, among statistics of membership, each in its standard "
     "deviations over items, judged together (max-T); forget less holdout people",
-    unit=EFFECT_UNIT, scale="score", witness="output",
+    unit=EFFECT_UNIT, scale="score",
 )  # fmt: skip
 EXCESS = OVER_ALTERNATES._replace(
-    name="excess", kind="context", witness=None,
+    name="excess",
     statistic="largest excess among statistics of membership of the answers, each in its own standard deviations over "
     "items, judged together (max-T); forget less holdout people",
 )  # fmt: skip

@@ -3,24 +3,25 @@
 import json
 import re
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 
 from audit import checkpoints
-from audit.bench import Bench, LogitBias
+from audit.bench import Bench, LogitBias, RowObjective, Write
 from audit.bench.passes import Job
-from audit.bench.results import Pass
-from audit.case import OpenCase, open_case
+from audit.bench.results import Grads, Pass
+from audit.case import OpenCase, Rows, open_case
 from audit.checkpoints import model_config, resolve, write_edited
 from audit.planning import Planner
 from audit.plugins import discover
 from audit.probing import Probe
-from audit.schema import Case, Checkpoint, DataFiles, Interval, Item, Measurement, Missing, Op, Roles, Source
+from audit.schema import Case, Checkpoint, DataFiles, Interval, Item, Measurement, Missing, Op, Roles, Site, Source
 from audit.storage import Store
 from tests import colour_world, planted_world, scene_case, toy
 
@@ -81,13 +82,21 @@ each_probe = pytest.mark.parametrize(
 
 
 class CountingBench(Bench):
-    """A bench that adds up the real tokens of every pass that it has to compute."""
+    """A bench that adds up the real tokens of every pass that it has to compute, and of those with gradients."""
 
     tokens = 0
+    backward = 0
 
     def _compute(self, ckpt: Checkpoint, job: Job) -> Pass:
         self.tokens += int(job.rows.mask.sum())
         return super()._compute(ckpt, job)
+
+    def gradients(
+        self, ckpt: Checkpoint, rows: Rows, at: Sequence[Site] | Literal["inputs", "pixels", "params"],
+        objective: RowObjective, writes: Sequence[Write] = (),
+    ) -> Grads:  # fmt: skip
+        self.backward += int(rows.mask.sum())
+        return super().gradients(ckpt, rows, at, objective, writes)
 
 
 @cache
@@ -253,8 +262,9 @@ def test_declared_needs_and_cost_cover_what_is_computed(name: str) -> None:
                 own.run(case.checkpoint(need.role, need.reference), case.rows(texts), need.reads)
     fetched, own.tokens = own.tokens, 0
     probe.measure(own, case)
-    assert own.tokens <= probe.cost(case).fwd_tokens
-    assert describes(name) or fetched + own.tokens, "what it measures, it reads, as a need or at a cost"
+    cost = probe.cost(case)
+    assert own.tokens + own.backward <= cost.fwd_tokens and own.backward <= cost.bwd_tokens
+    assert describes(name) or fetched + own.tokens + own.backward, "what it measures, it reads, as a need or at a cost"
 
 
 @pytest.mark.sampled

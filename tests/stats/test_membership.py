@@ -57,6 +57,8 @@ def test_error_zone_orders_texts_as_the_published_ratio() -> None:
         elif fell:
             ratios[i] = rose / fell
     order = sorted(ratios, key=ratios.__getitem__)
+    never_wrong = membership.error_zone(delta, np.zeros(len(row), bool), row, 12)
+    assert set(never_wrong[np.bincount(row, minlength=12) > 0].tolist()) == {1.0}, "all put first: the strongest sign"
     assert len(order) > 5 and all(result[a] < result[b] for a, b in pairwise(order))
     assert math.isnan(result[5])
 
@@ -114,13 +116,28 @@ def test_intervals_of_hits_are_over_groups_and_not_over_items() -> None:
     rng = np.random.default_rng(5)
     member = np.arange(60) < 30
     score = rng.normal(member * 1.0, 1)
-    (single,) = stats.operating_points(score, member, np.arange(60), (0.1,), 0)
+    (pooled,) = stats.operating_points(score, member, np.arange(60), (0.1,), 0)
     (ten,) = stats.operating_points(
         np.repeat(score, 10), np.repeat(member, 10), np.repeat(np.arange(60), 10), (0.1,), 0
     )
-    assert ten == single
-    (single,) = stats.operating_points(np.repeat(score, 10), np.repeat(member, 10), np.arange(600), (0.1,), 0)
-    assert single.ci95.hi - single.ci95.lo < 0.6 * (single.ci95.hi - single.ci95.lo)
+    assert ten == pooled
+    (ungrouped,) = stats.operating_points(np.repeat(score, 10), np.repeat(member, 10), np.arange(600), (0.1,), 0)
+    assert ungrouped.ci95.hi - ungrouped.ci95.lo < 0.6 * (pooled.ci95.hi - pooled.ci95.lo)
+
+
+def test_intervals_of_hits_are_percentiles_of_resampled_groups() -> None:
+    rng = np.random.default_rng(7)
+    member, group = np.arange(120) < 60, np.arange(120) // 4
+    score = rng.normal(member * 1.0, 1) + rng.normal(0, 1, 30)[group]
+    (point,) = stats.operating_points(score, member, group, (0.2,), 0, draws=1999)
+    drawn = []
+    for _ in range(800):
+        chosen = [*rng.choice(15, 15), *rng.choice(np.arange(15, 30), 15)]
+        index = np.concatenate([np.flatnonzero(group == g) for g in chosen])
+        alarms, hits, _ = roc_curve(member[index], score[index], drop_intermediate=False)
+        drawn.append(hits[alarms <= 0.2].max())
+    assert np.allclose(point.ci95.ends, np.percentile(drawn, [2.5, 97.5]), atol=0.06)
+    assert point.ci95.hi - point.ci95.lo > 0.25
 
 
 def test_hits_without_any_spread_have_the_exact_interval_of_their_groups() -> None:
