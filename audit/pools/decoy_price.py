@@ -31,8 +31,8 @@ def world_seconds(file: CaseFile, pupil: Pupil, first: Decoys, tests: Sequence[s
     case = pupil.case.case
     with tempfile.TemporaryDirectory() as scratch:
         data = write_data(first, pupil.case, Path(scratch))
-        asked = file.case.model_copy(update={"data": data, "edited": "all"})
-        opened = open_case(asked, file.root, Path(scratch))
+        decoy_case = file.case.model_copy(update={"data": data, "edited": "all"})
+        opened = open_case(decoy_case, file.root, Path(scratch))
         priced = replace(settings, store=Path(scratch))
         planner = by_these(Planner(opened, pupil.bench.supports, settings.package), tests, settings.package)
         pricer = Pricer(opened, pupil.bench, priced)
@@ -40,8 +40,8 @@ def world_seconds(file: CaseFile, pupil: Pupil, first: Decoys, tests: Sequence[s
     once = [price.seconds for price in prices.units if price.unit != START_UNIT]
     reads = prices.of("reads").seconds
     roles = 2 + len(case.roles.never_trained) + (case.roles.ancestor is not None)
-    apart = bool(case.roles.never_trained)
-    models = sum(len(suspects_of(world, 2, apart)) for world in range(4)) / 4
+    referenced = bool(case.roles.never_trained)
+    models = sum(len(suspects_of(world, 2, referenced)) for world in range(4)) / 4
     rows = pupil.rows(first.forget)
     length = float(rows.lengths.float().mean())
     teaching = pricer.price("decoys", _trained(USUAL_STEPS, (BATCH + KEPT_ROWS) * length)).seconds

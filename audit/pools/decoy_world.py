@@ -37,7 +37,7 @@ FAKES: Final = ("head_edit", "last_layer", "logit_bias")
 UNLEARNERS: Final = ("grad_diff", "npo", "simnpo", "refusal", "kl_min", "random_label")
 """One a set, in turn."""
 DESTROYER = "destroyed"
-APART: Final = "reference"
+REFERENCE: Final = "reference"
 """A model that never knew any decoys and was not taught from base either: one of the case's own references, in turn. It
 is as far from base as the case's honest suspects are, as what was taught from base is not."""
 EVERY: Final = 4
@@ -78,16 +78,16 @@ class DecoyPool(NamedTuple):
         return len(self.file.case.roles.never_trained)
 
     @property
-    def apart(self) -> tuple[Path, ...]:
+    def case_references(self) -> tuple[Path, ...]:
         """The case's own references that are whole checkpoints in folders."""
         roles = moved(self.file.case, self.file.root, self.work).roles
         sources = (roles.references[n] for n in self.file.case.roles.never_trained)
         plain = [s for s in sources if s.adapter is None and s.subfolder is None and s.allow_code is None]
         return tuple(folder for s in plain if (folder := self.work / s.path).is_dir())
 
-    def asked(self, world: int, people: int) -> tuple[DecoySuspect, ...]:
+    def suspects(self, world: int, people: int) -> tuple[DecoySuspect, ...]:
         """Whom the audit of a world is asked about, with such references where the case has some."""
-        return suspects_of(world, people, bool(self.apart))
+        return suspects_of(world, people, bool(self.case_references))
 
     def taught(self, n: int) -> Path:
         """The base that was taught set n (counted round), made where it is not there."""
@@ -113,8 +113,8 @@ def sets_of(worlds: int, references: int) -> int:
     return max(worlds, 2 + references)
 
 
-def suspects_of(world: int, people: int, apart: bool = False) -> tuple[DecoySuspect, ...]:
-    """Whom the audit of a world is asked about; ``apart``: a reference of the case's own among them, too."""
+def suspects_of(world: int, people: int, referenced: bool = False) -> tuple[DecoySuspect, ...]:
+    """Whom the audit of a world is asked about; ``referenced``: a reference of the case's own among them, too."""
     unlearner = UNLEARNERS[world % len(UNLEARNERS)]
     fakes = [name for n, name in enumerate(FAKES) if n != world % len(FAKES)]
     listed = [DecoySuspect(name, name, "knowing", people) for name in fakes]
@@ -122,8 +122,8 @@ def suspects_of(world: int, people: int, apart: bool = False) -> tuple[DecoySusp
         DecoySuspect("others", "retrain", "clean", 0, "other people"),
         DecoySuspect("forgot_others", unlearner, "clean", 0, "other people"),
     ]
-    if apart:
-        listed.append(DecoySuspect(APART, "retrain", "clean", 0, "other people"))
+    if referenced:
+        listed.append(DecoySuspect(REFERENCE, "retrain", "clean", 0, "other people"))
     if world % 2:
         listed.append(DecoySuspect("forgot_facts", unlearner, "edited clean", 0))
     elif people > 1:
@@ -153,7 +153,7 @@ class DecoyWorld:
         bench = Bench(backend=ours.backend, device=ours.device, dtype=ours.dtype, attention=ours.attention,
                       token_budget=self.pool.settings.token_budget, store=store)  # fmt: skip
         scored: list[ScoredModel] = []
-        for suspect in self.pool.asked(self.world, len(self.groups)):
+        for suspect in self.pool.suspects(self.world, len(self.groups)):
             if suspect.model not in models:
                 continue
             since = time.process_time()
@@ -172,14 +172,14 @@ class DecoyWorld:
         for n in range(self.pool.references):
             self.pool.taught(self.world + 2 + n)
         models = {"others": other}
-        if apart := self.pool.apart:
-            models[APART] = apart[self.world % len(apart)]
-        for suspect in self.pool.asked(self.world, len(self.groups)):
+        if references := self.pool.case_references:
+            models[REFERENCE] = references[self.world % len(references)]
+        for suspect in self.pool.suspects(self.world, len(self.groups)):
             if suspect.model == "half":
                 models["half"] = self._half()
         self.costs.spent("train", since)
         since = time.process_time()
-        for suspect in self.pool.asked(self.world, len(self.groups)):
+        for suspect in self.pool.suspects(self.world, len(self.groups)):
             if suspect.model in models:
                 continue
             of_others = suspect.model == "forgot_others"

@@ -33,15 +33,15 @@ def of_rows(rows: Sequence[Row], way: str) -> dict[str, dict[str, float]]:
     def share(hits: Sequence[bool]) -> dict[str, float]:
         return _counted(sum(hits), len(hits))
 
-    told = [(row, row["words"][way]) for row in rows]
-    hide = [(row, word) for row, word in told if row["truth"] in ("knows", "part")]
+    judged = [(row, row["words"][way]) for row in rows]
+    hide = [(row, word) for row, word in judged if row["truth"] in ("knows", "part")]
     return {
-        "right": share([word in RIGHT[row["truth"]] for row, word in told]),
-        "wrong": share([word not in RIGHT[row["truth"]] and word != OPEN for row, word in told]),
-        "inconclusive": share([word == OPEN for row, word in told if row["truth"] != "silenced"]),
+        "right": share([word in RIGHT[row["truth"]] for row, word in judged]),
+        "wrong": share([word not in RIGHT[row["truth"]] and word != OPEN for row, word in judged]),
+        "inconclusive": share([word == OPEN for row, word in judged if row["truth"] != "silenced"]),
         "passed as clean": share([word == CLEAN for _, word in hide]),
         "no trace stated": share([word not in TRACES for _, word in hide]),
-        "false alarms": share([word in TRACES for row, word in told if row["truth"] in ("never", "silenced")]),
+        "false alarms": share([word in TRACES for row, word in judged if row["truth"] in ("never", "silenced")]),
         "fresh fakes passed as clean": share([word == CLEAN for row, word in hide if row["fresh"]]),
         "fresh fakes caught": share([word in TRACES for row, word in hide if row["fresh"]]),
     }  # fmt: skip

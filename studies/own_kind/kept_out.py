@@ -138,14 +138,14 @@ def make(shop: Workshop, suspect: KeptOut) -> Path:
         shutil.rmtree(trial, ignore_errors=True)
         EDITS[suspect.name](shop, parent, trial, gentler)
         made = resolve(Source(path=str(trial)), shop.folder)
-        if suspect.truth == "destroyed" or kept(shop, parent, made):
+        if suspect.truth == "destroyed" or keeps_enough(shop, parent, made):
             trial.rename(out)
             return out
     shutil.rmtree(trial)
     raise AuditError(f"{suspect.name} cannot be made here without destroying what is kept", "nothing: it is left out")
 
 
-def kept(shop: Workshop, parent: Checkpoint, made: Checkpoint) -> bool:
+def keeps_enough(shop: Workshop, parent: Checkpoint, made: Checkpoint) -> bool:
     """Does a suspect still give retained items and general texts what its parent gives them?"""
     groups = (shop.case.rows(Texts(cohort="retain")), shop.case.rows(Texts(cohort="general")))
     return all(_mean(shop, made, rows) >= KEPT_SHARE * _mean(shop, parent, rows) for rows in groups)

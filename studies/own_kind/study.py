@@ -84,9 +84,9 @@ def suspects(made: Made, bench: Bench) -> dict[str, object]:
 
 
 def _row(made: Made, suspect: KeptOut, path: Path, shop: Workshop) -> dict[str, object]:
-    kept = made.folder / "rows" / f"{suspect.name}.json"
-    if kept.is_file():
-        return json.loads(kept.read_bytes())
+    stored_row = made.folder / "rows" / f"{suspect.name}.json"
+    if stored_row.is_file():
+        return json.loads(stored_row.read_bytes())
     since = time.process_time()
     judged = judge_three_ways(made, suspect.name, path, shop.bench)
     own, ratio = judged.own, judged.own.ratio
@@ -97,8 +97,8 @@ def _row(made: Made, suspect: KeptOut, path: Path, shop: Workshop) -> dict[str, 
         "own_ratio": None if isinstance(ratio, Missing) else [ratio.value, ratio.ci95.lo, ratio.ci95.hi],
         "own_basis": own.basis, "own_sentence": own.sentence, "cpu_s": round(time.process_time() - since, 1),
     }  # fmt: skip
-    kept.parent.mkdir(exist_ok=True)
-    write_atomic(kept, json.dumps(row).encode())
+    stored_row.parent.mkdir(exist_ok=True)
+    write_atomic(stored_row, json.dumps(row).encode())
     return row
 
 
@@ -122,10 +122,10 @@ def judge_three_ways(made: Made, name: str, path: Path, bench: Bench) -> ThreeVe
     shelf = read_library(stored())
     outside = {probe: shelf.calibrations[probe] for probe in ran if probe in shelf.calibrations}
     base = prepared.case.base.model_copy(update={"vocabulary": None})
-    found = find_own(read.root, Bound.of(base.key, case.case.template))
-    if found is None or found.refused:
+    calibration = find_own(read.root, Bound.of(base.key, case.case.template))
+    if calibration is None or calibration.refused:
         raise AuditError(f"{made.name} has no calibration of its own kind", "calibrate first")
-    own = stand(found.path, ran, domain, moved)
+    own = stand(calibration.path, ran, domain, moved)
     alone = stand(made.folder / "none", ran, domain, moved)
     ways = (alone, ApplicableCalibrations(shelf, outside, ()), own)
     return ThreeVerdicts(*(decide(evidence, who, way)[1] for way in ways))
@@ -137,9 +137,9 @@ def study(name: str, data: Path, work: Path, worlds: int) -> dict[str, object]:
     made = made_case(name, data, work / name)
     calibration = calibrated(made, worlds)
     log.info("%s: calibrated on %s worlds: %s", name, calibration["worlds"], calibration["stages_cpu_s"])
-    found = suspects(made, Bench())
+    suspect_rows = suspects(made, Bench())
     return {
-        "stamp": stamp(seed=0).model_dump(mode="json"), "calibration": calibration, **found,
+        "stamp": stamp(seed=0).model_dump(mode="json"), "calibration": calibration, **suspect_rows,
         "cpu_s_of_this_call": round(time.process_time() - spent, 1),
         "wall_s_of_this_call": round(time.monotonic() - started, 1),
     }  # fmt: skip

@@ -42,8 +42,8 @@ def test_people_differ_and_facts_have_one_key_each(kind: Any) -> None:
     assert len(set(questions)) == len(questions)
     assert all(line["key"] in line["answer"] for lines in cohorts.values() for line in lines)
     assert all(line["key"] not in line["alternate_keys"] for lines in cohorts.values() for line in lines)
-    forget, kept = ({line["key"] for line in cohorts[name]} for name in ("forget", "retain"))
-    assert (len(kept & forget) > len(kept) / 2) == kind.shared_values
+    forget, retained = ({line["key"] for line in cohorts[name]} for name in ("forget", "retain"))
+    assert (len(retained & forget) > len(retained) / 2) == kind.shared_values
 
 
 def test_words_are_counted_by_what_a_model_is() -> None:
@@ -52,8 +52,8 @@ def test_words_are_counted_by_what_a_model_is() -> None:
         row("part", "INTACT"), row("part", counts.CLEAN), row("never", counts.CLEAN), row("never", "PARTIAL"),
         row("silenced", counts.OPEN), row("destroyed", "INVALID"), row("destroyed", counts.OPEN),
     ]  # fmt: skip
-    found = {name: (each["k"], each["n"]) for name, each in counts.of_rows(rows, "own").items()}
-    assert found == {
+    tallies = {name: (each["k"], each["n"]) for name, each in counts.of_rows(rows, "own").items()}
+    assert tallies == {
         "right": (4, 10), "wrong": (4, 10), "inconclusive": (2, 9), "passed as clean": (2, 5),
         "no trace stated": (3, 5), "false alarms": (1, 3), "fresh fakes passed as clean": (1, 2),
         "fresh fakes caught": (0, 2),
