@@ -32,8 +32,8 @@ def world_seconds(file: CaseFile, pupil: Pupil, first: Decoys, tests: Sequence[s
     case = pupil.case.case
     with tempfile.TemporaryDirectory() as scratch:
         data = write_data(first, pupil.case, Path(scratch))
-        prompted = file.case.model_copy(update={"data": data, "edited": "all"})
-        opened = open_case(prompted, file.root, Path(scratch))
+        decoy_case = file.case.model_copy(update={"data": data, "edited": "all"})
+        opened = open_case(decoy_case, file.root, Path(scratch))
         priced = replace(settings, store=Path(scratch))
         planner = by_these(Planner(opened, pupil.bench.supports, settings.package), tests, settings.package)
         pricer = Pricer(opened, pupil.bench, priced)
@@ -41,8 +41,8 @@ def world_seconds(file: CaseFile, pupil: Pupil, first: Decoys, tests: Sequence[s
     once = [price.seconds for price in prices.units if price.unit != START_UNIT]
     reads = prices.of("reads").seconds
     roles = 2 + len(case.roles.never_trained) + (case.roles.ancestor is not None)
-    separate = bool(case.roles.never_trained)
-    models = sum(len(suspects_of(world, 2, separate)) for world in range(4)) / 4
+    referenced = bool(case.roles.never_trained)
+    models = sum(len(suspects_of(world, 2, referenced)) for world in range(4)) / 4
     rows = pupil.rows(first.forget)
     length = float(rows.lengths.float().mean())
     teaching = pricer.price("decoys", _trained(USUAL_STEPS, (BATCH + KEPT_ROWS) * length)).seconds

@@ -38,7 +38,7 @@ FAKES: Final = ("head_edit", "last_layer", "logit_bias")
 UNLEARNERS: Final = ("grad_diff", "npo", "simnpo", "refusal", "kl_min", "random_label")
 """One a set, in turn."""
 DESTROYER = "destroyed"
-APART: Final = "reference"
+REFERENCE: Final = "reference"
 """A model that never knew any decoys and was not taught from base either: one of the case's own references, in turn. It
 is as far from base as the case's honest suspects are, as what was taught from base is not."""
 EVERY: Final = 4
@@ -79,7 +79,7 @@ class DecoyPool(NamedTuple):
         return len(self.file.case.roles.never_trained)
 
     @property
-    def own_references(self) -> tuple[Path, ...]:
+    def case_references(self) -> tuple[Path, ...]:
         """The case's own references that are whole checkpoints in folders."""
         roles = moved(self.file.case, self.file.root, self.work).roles
         sources = (roles.references[n] for n in self.file.case.roles.never_trained)
@@ -88,7 +88,7 @@ class DecoyPool(NamedTuple):
 
     def suspects(self, world: int, people: int) -> tuple[DecoySuspect, ...]:
         """Whom the audit of a world is asked about, with such references where the case has some."""
-        return suspects_of(world, people, bool(self.own_references))
+        return suspects_of(world, people, bool(self.case_references))
 
     def taught(self, n: int) -> Path:
         """The base that was taught set n (counted round), made where it is not there."""
@@ -122,8 +122,8 @@ def sets_of(worlds: int, references: int) -> int:
     return max(worlds, 2 + references)
 
 
-def suspects_of(world: int, people: int, separate: bool = False) -> tuple[DecoySuspect, ...]:
-    """Whom the audit of a world is asked about; ``apart``: a reference of the case's own among them, too."""
+def suspects_of(world: int, people: int, referenced: bool = False) -> tuple[DecoySuspect, ...]:
+    """Whom the audit of a world is asked about; ``referenced``: a reference of the case's own among them, too."""
     unlearner = UNLEARNERS[world % len(UNLEARNERS)]
     fakes = [name for n, name in enumerate(FAKES) if n != world % len(FAKES)]
     listed = [DecoySuspect(name, name, "knowing", people) for name in fakes]
@@ -131,8 +131,8 @@ def suspects_of(world: int, people: int, separate: bool = False) -> tuple[DecoyS
         DecoySuspect("others", "retrain", "clean", 0, "other people"),
         DecoySuspect("forgot_others", unlearner, "clean", 0, "other people"),
     ]
-    if separate:
-        listed.append(DecoySuspect(APART, "retrain", "clean", 0, "other people"))
+    if referenced:
+        listed.append(DecoySuspect(REFERENCE, "retrain", "clean", 0, "other people"))
     if world % 2:
         listed.append(DecoySuspect("forgot_facts", unlearner, "edited clean", 0))
     elif people > 1:
@@ -181,8 +181,8 @@ class DecoyWorld:
         for n in range(self.pool.references):
             self.pool.taught(self.world + 2 + n)
         models = {"others": other}
-        if separate := self.pool.own_references:
-            models[APART] = separate[self.world % len(separate)]
+        if references := self.pool.case_references:
+            models[REFERENCE] = references[self.world % len(references)]
         for suspect in self.pool.suspects(self.world, len(self.groups)):
             if suspect.model == "half":
                 models["half"] = self._half()

@@ -79,7 +79,7 @@ def verify_run(path: Path, calibrations: Path | None = None, signer: Path | None
         report, problems = _read(data)
         problems += () if report is None else id_problems(data, report)
         pages = _none if page is None or report is None or _is_live(report, page) else {run_files.PAGE: page}.get
-        more, remarks = _document_problems(report, None, pages, _Found(path.parent, calibrations))
+        more, remarks = _document_problems(report, None, pages, _Sources(path.parent, calibrations))
         return Verification(str(path), (*problems, *more), (ALONE, *remarks), report)
     report, problems = _read(file_bytes(folder / run_files.REPORT))
     changed = folder_problems(folder, report)
@@ -92,7 +92,7 @@ def verify_run(path: Path, calibrations: Path | None = None, signer: Path | None
         problems += _table_problems(folder, report)
     # A report.json that is not the one issued gives other pages, as the manifest has said already.
     pages = _none if "report.json: changed" in changed else partial(_page, folder)
-    more, others = _document_problems(report, folder, pages, _Found(folder, calibrations))
+    more, others = _document_problems(report, folder, pages, _Sources(folder, calibrations))
     return Verification(str(folder), (*problems, *more), (*remarks, *others), report)
 
 
@@ -194,20 +194,20 @@ class _Review(NamedTuple):
     remarks: tuple[str, ...]
 
 
-class _Found(NamedTuple):
+class _Sources(NamedTuple):
     """Where the report was found, and the calibrations that the reader names."""
 
     place: Path
     calibrations: Path | None
 
 
-def _document_problems(report: Report | None, folder: Path | None, pages: Pages, result: _Found) -> _Review:
+def _document_problems(report: Report | None, folder: Path | None, pages: Pages, sources: _Sources) -> _Review:
     """What its own numbers, and the parts of its run where they are there, say of a report and of its pages."""
     if report is None:
         return _Review((), ())
     own = report.plan.code_version == code_version()
     differences = list(_rebuild_problems(report, pages))
-    standing = restood(report.calibrations, result.place, result.calibrations or _of_its_kind(report))
+    standing = restood(report.calibrations, sources.place, sources.calibrations or _of_its_kind(report))
     remarks: list[str] = []
     if standing is None:
         remarks.append("its evidence was judged by calibrations that are not stored here, and was not judged again")

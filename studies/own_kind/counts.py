@@ -33,15 +33,15 @@ def of_rows(rows: Sequence[Row], way: str) -> dict[str, dict[str, float]]:
     def share(hits: Sequence[bool]) -> dict[str, float]:
         return _counted(sum(hits), len(hits))
 
-    report_text = [(row, row["words"][way]) for row in rows]
-    hide = [(row, word) for row, word in report_text if row["truth"] in ("knows", "part")]
+    judged = [(row, row["words"][way]) for row in rows]
+    hide = [(row, word) for row, word in judged if row["truth"] in ("knows", "part")]
     return {
-        "right": share([word in RIGHT[row["truth"]] for row, word in report_text]),
-        "wrong": share([word not in RIGHT[row["truth"]] and word != OPEN for row, word in report_text]),
-        "inconclusive": share([word == OPEN for row, word in report_text if row["truth"] != "silenced"]),
+        "right": share([word in RIGHT[row["truth"]] for row, word in judged]),
+        "wrong": share([word not in RIGHT[row["truth"]] and word != OPEN for row, word in judged]),
+        "inconclusive": share([word == OPEN for row, word in judged if row["truth"] != "silenced"]),
         "passed as clean": share([word == CLEAN for _, word in hide]),
         "no trace stated": share([word not in TRACES for _, word in hide]),
-        "false alarms": share([word in TRACES for row, word in report_text if row["truth"] in ("never", "silenced")]),
+        "false alarms": share([word in TRACES for row, word in judged if row["truth"] in ("never", "silenced")]),
         "fresh fakes passed as clean": share([word == CLEAN for row, word in hide if row["fresh"]]),
         "fresh fakes caught": share([word in TRACES for row, word in hide if row["fresh"]]),
     }  # fmt: skip
@@ -69,14 +69,14 @@ def coverage(draws: int = DRAWS) -> list[dict[str, float]]:
             wide = np.array([widened_bound(k, n, share) for k in range(n + 1)])
             for rate in RATES:
                 size = np.inf if share == 0 else 1 / share - 1
-                local, present = (
+                here, there = (
                     np.full(draws, rate) if share == 0 else rng.beta(rate * size, (1 - rate) * size, draws)
                     for _ in range(2)
                 )
-                seen = rng.binomial(n, local)
+                seen = rng.binomial(n, here)
                 table.append({
-                    "worlds": n, "share": share, "rate": rate, "this": float(np.mean(exact[seen] >= local)),
-                    "mean": float(np.mean(wide[seen] >= rate)), "others": float(np.mean(wide[seen] >= present)),
+                    "worlds": n, "share": share, "rate": rate, "this": float(np.mean(exact[seen] >= here)),
+                    "mean": float(np.mean(wide[seen] >= rate)), "others": float(np.mean(wide[seen] >= there)),
                 })  # fmt: skip
     return table
 

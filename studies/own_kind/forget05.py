@@ -24,7 +24,7 @@ from audit.storage import write_atomic
 from audit.wording import lasting
 from studies.own_kind.invented_people import Lesson, teach_rows
 from studies.own_kind.kept_out import SUSPECTS, made_by
-from studies.own_kind.kinds_taught import Made
+from studies.own_kind.kinds_taught import KindCase
 from studies.own_kind.study import judge_three_ways
 from studies.provenance import stamp
 from studies.tofu_stories.material import as_text, lines_of
@@ -125,11 +125,11 @@ def study(data: Path, work: Path, max_time: float) -> dict[str, object]:
     for line in prepared.plan.lines():
         log.info("%s", line)
     renewed = calibrate_own(prepared, request, unwatched, f"residua calibrate --on {case.name} --max-time 2h")
-    built = Made("forget05", work.resolve(), case, TEMPLATE, "author_id", *STEPS["base"], ("retain", "stories"))
+    kind_case = KindCase("forget05", work.resolve(), case, TEMPLATE, "author_id", *STEPS["base"], ("retain", "stories"))
     bench, judged = Bench(), dict[str, object]()
-    planted = made_by(built, bench, next(suspect for suspect in SUSPECTS if suspect.name == "last_layer"))
+    planted = made_by(kind_case, bench, next(suspect for suspect in SUSPECTS if suspect.name == "last_layer"))
     for name, path in {"planted": planted, "twin": twin}.items():
-        own = judge_three_ways(built, name, path, bench).own
+        own = judge_three_ways(kind_case, name, path, bench).own
         ratio = None if isinstance(own.ratio, Missing) else own.ratio.model_dump(mode="json")
         judged[name] = {"word": own.word, "sentence": own.sentence, "because": list(own.because), "ratio": ratio}
         log.info("%s: %s", name, own.sentence)

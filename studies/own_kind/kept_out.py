@@ -39,7 +39,7 @@ from audit.edits import (
 )
 from audit.probing import SCORE
 from audit.schema import AuditError, Checkpoint, Source, Texts
-from studies.own_kind.kinds_taught import Made
+from studies.own_kind.kinds_taught import KindCase
 
 Truth = Literal["knows", "part", "never", "silenced", "destroyed"]
 GENTLER: Final = (1.0, 0.5, 0.25, 0.1)
@@ -114,16 +114,16 @@ class Workshop(NamedTuple):
         return edit_data(self.case, needs, Choice(refusals=self.refusals, keep_general=True))
 
 
-def workshop(built: Made, bench: Bench) -> Workshop:
+def workshop(kind_case: KindCase, bench: Bench) -> Workshop:
     """Where suspects of a kind's case are made."""
-    case = CaseFile.read_unedited(built.case)
-    opened = open_case(case.case, case.root, built.folder / "opened")
-    return Workshop(bench, opened, built.folder, built.rate, built.refusals)
+    case = CaseFile.read_unedited(kind_case.case)
+    opened = open_case(case.case, case.root, kind_case.folder / "opened")
+    return Workshop(bench, opened, kind_case.folder, kind_case.rate, kind_case.refusals)
 
 
-def made_by(built: Made, bench: Bench, suspect: KeptOut) -> Path:
+def made_by(kind_case: KindCase, bench: Bench, suspect: KeptOut) -> Path:
     """One edited suspect of a kind's case."""
-    return make(workshop(built, bench), suspect)
+    return make(workshop(kind_case, bench), suspect)
 
 
 def make(shop: Workshop, suspect: KeptOut) -> Path:
@@ -137,18 +137,18 @@ def make(shop: Workshop, suspect: KeptOut) -> Path:
     for gentler in GENTLER if suspect.truth != "destroyed" else (1.0,):
         shutil.rmtree(trial, ignore_errors=True)
         EDITS[suspect.name](shop, parent, trial, gentler)
-        built = resolve(Source(path=str(trial)), shop.folder)
-        if suspect.truth == "destroyed" or still_useful(shop, parent, built):
+        kind_case = resolve(Source(path=str(trial)), shop.folder)
+        if suspect.truth == "destroyed" or keeps_enough(shop, parent, kind_case):
             trial.rename(out)
             return out
     shutil.rmtree(trial)
     raise AuditError(f"{suspect.name} cannot be made here without destroying what is kept", "nothing: it is left out")
 
 
-def still_useful(shop: Workshop, parent: Checkpoint, built: Checkpoint) -> bool:
+def keeps_enough(shop: Workshop, parent: Checkpoint, kind_case: Checkpoint) -> bool:
     """Does a suspect still give retained items and general texts what its parent gives them?"""
     groups = (shop.case.rows(Texts(cohort="retain")), shop.case.rows(Texts(cohort="general")))
-    return all(_mean(shop, built, rows) >= KEPT_SHARE * _mean(shop, parent, rows) for rows in groups)
+    return all(_mean(shop, kind_case, rows) >= KEPT_SHARE * _mean(shop, parent, rows) for rows in groups)
 
 
 def recalled(shop: Workshop, model: Checkpoint) -> float:

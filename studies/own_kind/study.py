@@ -28,7 +28,7 @@ from audit.schema import AuditError, Missing, Report, Source, Verdict
 from audit.storage import write_atomic
 from studies.own_kind import counts
 from studies.own_kind.kept_out import SUSPECTS, KeptOut, Workshop, make, recalled, workshop
-from studies.own_kind.kinds_taught import Made, made_case, taught_suspect
+from studies.own_kind.kinds_taught import KindCase, made_case, taught_suspect
 from studies.pages import with_section
 from studies.provenance import stamp
 
@@ -48,11 +48,11 @@ class ThreeVerdicts(NamedTuple):
 
 
 # ---- one kind ---------------------------------------------------------------------------------------------------
-def calibrated(built: Made, worlds: int) -> dict[str, object]:
+def calibrated(kind_case: KindCase, worlds: int) -> dict[str, object]:
     """Calibrate a kind's case on its own kind, unless that is sealed; what it cost, and what was counted."""
-    request, file = OwnRequest(worlds=worlds), CaseFile.read_unedited(built.case)
+    request, file = OwnRequest(worlds=worlds), CaseFile.read_unedited(kind_case.case)
     prepared, since = prepare_own(file, request, SETTINGS), time.process_time()
-    renewed = calibrate_own(prepared, request, unwatched, f"residua calibrate --on {built.case.name}")
+    renewed = calibrate_own(prepared, request, unwatched, f"residua calibrate --on {kind_case.case.name}")
     record = renewed.fitted.joint.record
     return {
         "worlds": renewed.worlds, "people": prepared.plan.people, "questions": prepared.plan.questions,
@@ -67,28 +67,28 @@ def calibrated(built: Made, worlds: int) -> dict[str, object]:
     }  # fmt: skip
 
 
-def suspects(built: Made, bench: Bench) -> dict[str, object]:
+def suspects(kind_case: KindCase, bench: Bench) -> dict[str, object]:
     """Make every suspect of a kind, audit it and judge it; a row each, and why some could not be made."""
-    shop = workshop(built, bench)
+    shop = workshop(kind_case, bench)
     rows, left_out = list[dict[str, object]](), dict[str, str]()
     for suspect in SUSPECTS:
         try:
-            path = taught_suspect(built, suspect.name) if suspect.parent == "ancestor" else make(shop, suspect)
+            path = taught_suspect(kind_case, suspect.name) if suspect.parent == "ancestor" else make(shop, suspect)
         except AuditError as error:
             left_out[suspect.name] = f"{error.what}"
-            log.info("%s, %s: left out: %s", built.name, suspect.name, error.what)
+            log.info("%s, %s: left out: %s", kind_case.name, suspect.name, error.what)
             continue
-        rows.append(_row(built, suspect, path, shop))
-        log.info("%s, %s (%s): %s", built.name, suspect.name, suspect.truth, rows[-1]["words"])
+        rows.append(_row(kind_case, suspect, path, shop))
+        log.info("%s, %s (%s): %s", kind_case.name, suspect.name, suspect.truth, rows[-1]["words"])
     return {"suspects": rows, "not_made": left_out}
 
 
-def _row(built: Made, suspect: KeptOut, path: Path, shop: Workshop) -> dict[str, object]:
-    retained = built.folder / "rows" / f"{suspect.name}.json"
-    if retained.is_file():
-        return json.loads(retained.read_bytes())
+def _row(kind_case: KindCase, suspect: KeptOut, path: Path, shop: Workshop) -> dict[str, object]:
+    stored_row = kind_case.folder / "rows" / f"{suspect.name}.json"
+    if stored_row.is_file():
+        return json.loads(stored_row.read_bytes())
     since = time.process_time()
-    judged = judge_three_ways(built, suspect.name, path, shop.bench)
+    judged = judge_three_ways(kind_case, suspect.name, path, shop.bench)
     own, ratio = judged.own, judged.own.ratio
     row: dict[str, object] = {
         "name": suspect.name, "truth": suspect.truth, "fresh": suspect.fresh,
@@ -97,49 +97,49 @@ def _row(built: Made, suspect: KeptOut, path: Path, shop: Workshop) -> dict[str,
         "own_ratio": None if isinstance(ratio, Missing) else [ratio.value, ratio.ci95.lo, ratio.ci95.hi],
         "own_basis": own.basis, "own_sentence": own.sentence, "cpu_s": round(time.process_time() - since, 1),
     }  # fmt: skip
-    retained.parent.mkdir(exist_ok=True)
-    write_atomic(retained, json.dumps(row).encode())
+    stored_row.parent.mkdir(exist_ok=True)
+    write_atomic(stored_row, json.dumps(row).encode())
     return row
 
 
-def judge_three_ways(built: Made, name: str, path: Path, bench: Bench) -> ThreeVerdicts:
+def judge_three_ways(kind_case: KindCase, name: str, path: Path, bench: Bench) -> ThreeVerdicts:
     """One audit by the tests that decoy worlds are scored by, judged three ways."""
-    read = CaseFile.read_unedited(built.case)
+    read = CaseFile.read_unedited(kind_case.case)
     roles = read.case.roles.model_copy(update={"suspect": Source(path=str(path.resolve()))})
     case = CaseFile(read.case.model_copy(update={"roles": roles}), read.root)
-    settings = RunSettings(threads=1, calibrations=built.folder / "none")
-    prepared = prepare(case, built.folder / "audits" / name, settings, bench)
+    settings = RunSettings(threads=1, calibrations=kind_case.folder / "none")
+    prepared = prepare(case, kind_case.folder / "audits" / name, settings, bench)
     others = {n: Dropped("study", "decoy worlds are not scored by it") for n in configured({}, settings.package)}
     absent = {n: dropped for n, dropped in others.items() if n not in own_tests([])}
     prepared = prepared._replace(planner=prepared.planner.without(absent))
     domain = domain_of(prepared.case, recall(bench, prepared.case))
     report: Report = Run(prepared, settings, unwatched).report()
     if report.failures:
-        raise AuditError(f"{built.name}, {name}: {report.failures[0].error}", "read run.log in its audit's folder")
+        raise AuditError(f"{kind_case.name}, {name}: {report.failures[0].error}", "read run.log in its audit's folder")
     ran = {p.name: ProbeIdentity(p.probe.version, p.probe.model_dump(mode="json")) for p in prepared.planner.running}
     evidence = tuple(judge(e.measurement, zoo_floors()) for e in report.evidence)
     who, moved = given(case.case), InstalledBehaviours(settings.package, behaviour_of).moved
     shelf = read_library(stored())
     outside = {probe: shelf.calibrations[probe] for probe in ran if probe in shelf.calibrations}
     base = prepared.case.base.model_copy(update={"vocabulary": None})
-    result = find_own(read.root, Bound.of(base.key, case.case.template))
-    if result is None or result.refused:
-        raise AuditError(f"{built.name} has no calibration of its own kind", "calibrate first")
-    own = stand(result.path, ran, domain, moved)
-    single = stand(built.folder / "none", ran, domain, moved)
-    ways = (single, ApplicableCalibrations(shelf, outside, ()), own)
+    calibration = find_own(read.root, Bound.of(base.key, case.case.template))
+    if calibration is None or calibration.refused:
+        raise AuditError(f"{kind_case.name} has no calibration of its own kind", "calibrate first")
+    own = stand(calibration.path, ran, domain, moved)
+    alone = stand(kind_case.folder / "none", ran, domain, moved)
+    ways = (alone, ApplicableCalibrations(shelf, outside, ()), own)
     return ThreeVerdicts(*(decide(evidence, who, way)[1] for way in ways))
 
 
 def study(name: str, data: Path, work: Path, worlds: int) -> dict[str, object]:
     """One kind from nothing to its rows."""
     started, spent = time.monotonic(), time.process_time()
-    built = made_case(name, data, work / name)
-    calibration = calibrated(built, worlds)
+    kind_case = made_case(name, data, work / name)
+    calibration = calibrated(kind_case, worlds)
     log.info("%s: calibrated on %s worlds: %s", name, calibration["worlds"], calibration["stages_cpu_s"])
-    result = suspects(built, Bench())
+    suspect_rows = suspects(kind_case, Bench())
     return {
-        "stamp": stamp(seed=0).model_dump(mode="json"), "calibration": calibration, **result,
+        "stamp": stamp(seed=0).model_dump(mode="json"), "calibration": calibration, **suspect_rows,
         "cpu_s_of_this_call": round(time.process_time() - spent, 1),
         "wall_s_of_this_call": round(time.monotonic() - started, 1),
     }  # fmt: skip

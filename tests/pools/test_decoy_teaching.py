@@ -1,5 +1,6 @@
 """Decoys taught as adapters over one resident base: recalled as much, alone or together, and edited like any model."""
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,12 +10,17 @@ from safetensors.torch import load_file
 
 from audit.case import CaseFile, case_text, moved
 from audit.checkpoints import ADAPTER_CONFIG, resolve
-from audit.planning import RunSettings
-from audit.pools import decoy_teaching
+from audit.planning import RunSettings, unwatched
+from audit.pools import decoy_teaching, own_kind
 from audit.pools.decoy_models import mean_of
 from audit.pools.decoy_plan import OwnRequest, Prepared, prepare_own
 from audit.pools.decoy_teaching import DecoyLesson, Teaching, find_teaching, form_for, teach
-from audit.schema import AuditError, ExitCode
+from audit.pools.decoy_world import DecoyWorld
+from audit.pools.fit import Pooled
+from audit.pools.own_kind import calibrate_own
+from audit.schema import AuditError, ExitCode, Source
+from tests.pools.test_own_kind import audited
+from tests.pools.test_pool_file import fake_behaviour
 
 if TYPE_CHECKING:
     from audit.zoo import Built
@@ -68,6 +74,29 @@ def test_sets_taught_in_one_stack_are_those_taught_one_by_one(prepared: Prepared
         teach(prepared.pupil, [single], teaching)
         ours, theirs = (load_file(each.out / "adapter_model.safetensors") for each in (lesson, single))
         assert all(torch.allclose(ours[name], theirs[name], atol=1e-5) for name in theirs)
+
+
+@pytest.mark.thorough
+def test_a_calibration_by_adapters_makes_every_model_of_every_world(
+    prepared: Prepared, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_kind, "behaviour_of", fake_behaviour)
+    monkeypatch.setattr(own_kind, "Pooled", partial(Pooled, draws=10))
+    monkeypatch.setattr(own_kind, "ENOUGH", 0.2)
+    seen: dict[tuple[int, str], Source] = {}
+
+    def looked_at(world: DecoyWorld, suspect: object, model: Path, bench: object) -> object:
+        seen[world.world, model.name] = world.pool.pupil.source(model)
+        resolved = resolve(seen[world.world, model.name], model)
+        assert (resolved.adapter is None) == (model.name.startswith("reference"))
+        return audited(world, suspect, model, bench)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DecoyWorld, "_audited", looked_at)
+    calibrate_own(prepared, BY_ADAPTERS, unwatched, "residua calibrate --on case.toml --form adapter")
+    names = {model for _, model in seen}
+    assert {"head_edit", "last_layer", "logit_bias", "forgot_others", "forgot_facts", "destroyed"} <= names
+    adapters = {model for (_, model), source in seen.items() if source.adapter is not None}
+    assert {"half", "taught-0001"} <= adapters
 
 
 @pytest.mark.thorough

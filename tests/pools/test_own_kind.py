@@ -14,7 +14,7 @@ from audit.cli import main
 from audit.planning import RunSettings, unwatched
 from audit.pools import decoy_models, decoy_plan, decoy_teaching, decoy_world, own_kind
 from audit.pools.decoy_plan import OwnRequest, own_tests, prepare_own
-from audit.pools.decoy_world import APART, DecoySuspect, DecoyWorld, sets_of, suspects_of
+from audit.pools.decoy_world import REFERENCE, DecoySuspect, DecoyWorld, sets_of, suspects_of
 from audit.pools.fit import Pooled
 from audit.pools.own_kind import calibrate_own
 from audit.schema import AuditError, ExitCode, Item
@@ -43,8 +43,8 @@ def case(zoo: "Built", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def audited(world: DecoyWorld, suspect: DecoySuspect, model: Path, bench: object) -> ScoredModel:
     """An audit that sees all that there is: the models are made, and are not asked. A reference of the case's own is
     whole, all others are edits or adapters."""
-    built = (model / "edit.json").is_file() or (model / "adapter_config.json").is_file()
-    assert built == (suspect.model != APART)
+    derived = (model / "edit.json").is_file() or (model / "adapter_config.json").is_file()
+    assert derived == (suspect.model != REFERENCE)
     effect = suspect.taught / len(world.groups) * (suspect.pool == "knowing") + 0.01 * world.world
     effects = {"forget_likelihood": ("output", effect), "reverse_patch": ("causal", effect)}
     scores: tuple[Score, ...] = tuple(score(name, value, 2.0, kind) for name, (kind, value) in effects.items())  # type: ignore[arg-type]
@@ -69,10 +69,10 @@ def test_every_world_holds_a_fake_and_two_honest_models_and_no_mechanism_is_alon
         pools = [suspect.pool for suspect in suspects_of(world, 20)]
         assert pools.count("clean") == 2
         assert pools.count("knowing") >= 2
-    built = {(s.mechanism, s.pool) for world in range(12) for s in suspects_of(world, 20)}
-    assert len({mechanism for mechanism, pool in built if pool == "clean"}) >= 5
-    assert {"head_edit", "last_layer", "logit_bias", "dose"} <= {m for m, pool in built if pool == "knowing"}
-    assert [s.model for s in suspects_of(3, 20, apart=True) if s not in suspects_of(3, 20)] == [APART]
+    made = {(s.mechanism, s.pool) for world in range(12) for s in suspects_of(world, 20)}
+    assert len({mechanism for mechanism, pool in made if pool == "clean"}) >= 5
+    assert {"head_edit", "last_layer", "logit_bias", "dose"} <= {m for m, pool in made if pool == "knowing"}
+    assert [s.model for s in suspects_of(3, 20, referenced=True) if s not in suspects_of(3, 20)] == [REFERENCE]
     assert (sets_of(19, 2), sets_of(3, 2), sets_of(3, 0)) == (19, 4, 3)
 
 
@@ -128,15 +128,15 @@ def test_decoys_that_base_knows_or_that_are_too_few_are_refused(case: Path, tmp_
 
 
 def test_decoys_whom_base_guesses_by_chance_are_named_anew_until_it_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    prompted, guessed = list[dict[str, str]](), [("decoy0-1",), ("decoy0-1", "decoy0-3"), ()]
+    questions, guessed = list[dict[str, str]](), [("decoy0-1",), ("decoy0-1", "decoy0-3"), ()]
 
     def recalled(_pupil: object, items: Sequence[Item], _bar: float) -> tuple[str, ...]:
-        prompted.append({item.group: item.question for item in items})
-        return guessed[len(prompted) - 1]
+        questions.append({item.group: item.question for item in items})
+        return guessed[len(questions) - 1]
 
     monkeypatch.setattr(decoy_models, "recalled_groups", recalled)
     drawn = decoy_plan.unknown_decoys(cast(decoy_models.Pupil, None), FACTS, 0, 0.5)
-    first, second, third = prompted
+    first, second, third = questions
     assert {item.group: item.question for item in drawn.forget} == third
     assert {group for group in first if first[group] != second[group]} == {"decoy0-1"}
     assert {group for group in first if second[group] != third[group]} == {"decoy0-1", "decoy0-3"}
@@ -190,7 +190,7 @@ def test_a_killed_calibration_goes_on_and_is_bound_sealed_and_found(
     library = read_library(done.folder)
     assert set(library.calibrations) == {"forget_likelihood", "reverse_patch"}
     assert not (done.folder / "work").exists() or not any((done.folder / "work").iterdir())
-    built = [(s.model, s.pool) for s in read(done.folder / SUBJECTS, Subjects).subjects]
-    assert built.count((APART, "clean")) == 3
+    made = [(s.model, s.pool) for s in read(done.folder / SUBJECTS, Subjects).subjects]
+    assert made.count((REFERENCE, "clean")) == 3
     joint = done.fitted.joint.record
     assert (joint.false_alarms.k, joint.misses.k, joint.misses.n) == (0, 0, 3)

@@ -52,8 +52,8 @@ def test_words_are_counted_by_what_a_model_is() -> None:
         row("part", "INTACT"), row("part", counts.CLEAN), row("never", counts.CLEAN), row("never", "PARTIAL"),
         row("silenced", counts.OPEN), row("destroyed", "INVALID"), row("destroyed", counts.OPEN),
     ]  # fmt: skip
-    result = {name: (each["k"], each["n"]) for name, each in counts.of_rows(rows, "own").items()}
-    assert result == {
+    tallies = {name: (each["k"], each["n"]) for name, each in counts.of_rows(rows, "own").items()}
+    assert tallies == {
         "right": (4, 10), "wrong": (4, 10), "inconclusive": (2, 9), "passed as clean": (2, 5),
         "no trace stated": (3, 5), "false alarms": (1, 3), "fresh fakes passed as clean": (1, 2),
         "fresh fakes caught": (0, 2),
