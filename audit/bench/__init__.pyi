@@ -34,7 +34,6 @@ from .sampling import Draw as Draw
 from .start import Start as Start
 from .training.adapter_stack import AdapterStack as AdapterStack
 from .training.adapter_stack import LowRankForm as LowRankForm
-from .training.adapter_stack import adaptable as adaptable
 from .training.checkpoints import changed_tensors as changed_tensors
 from .training.checkpoints import copied as copied
 from .training.checkpoints import train_one as train_one

@@ -23,7 +23,6 @@ from audit.bench import (
     StackLearner,
     TrainData,
     TrainingRecipe,
-    adaptable,
     changed_tensors,
     copied,
     descend,
@@ -49,8 +48,6 @@ RATES: Final = ((1e6, 4e-3), (1e7, 2e-3), (1e8, 5e-4), (float("inf"), 1e-4))
 SLOWER: Final = (1.0, 1 / 3)
 WARMUP: Final[Mapping[str, int]] = {"full": 10, "adapter": 4}
 """Steps; an adapter starts from no change at all, of which the first gradients are small."""
-ADAPTERS_FROM: Final = 2e7
-"""Bases of so many parameters are taught by adapters where nothing else is asked for."""
 FASTER: Final = 20.0
 """An adapter's learning rate is so many times that of whole weights."""
 RANK, ALPHA, RATIO = 16, 32.0, 8.0
@@ -87,22 +84,15 @@ class DecoyLesson(NamedTuple):
 
 
 def form_for(pupil: Pupil, prompted: TaughtForm | None = None) -> TaughtForm:
-    """As what this base is taught. AuditError (code 2) where adapters are asked for and it cannot have any."""
-    if prompted == "full" or (prompted is None and parameters_of(pupil) < ADAPTERS_FROM):
+    """As what this base is taught: whole copies, unless adapters are asked for, whose verdicts nobody has compared with
+    those of copies yet. AuditError (code 2) where adapters are asked for and it cannot have any."""
+    if prompted != "adapter":
         return "full"
-    if prompted is None:
-        return "adapter" if _takes_adapters(pupil) else "full"
     on_base(pupil.base, Path())
     if find_spec("peft") is None:
         raise AuditError("decoys as adapters need PEFT, which is not installed", "pip install residua[peft]")
     AdapterStack(pupil.bench.open(pupil.base), LowRankForm(rank=1), [0])
     return "adapter"
-
-
-def _takes_adapters(pupil: Pupil) -> bool:
-    base = pupil.base
-    plain = base.adapter is None and not base.edits and base.code is None
-    return plain and find_spec("peft") is not None and adaptable(pupil.bench.open(base))
 
 
 # ---- how long ---------------------------------------------------------------------------------------------------

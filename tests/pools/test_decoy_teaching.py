@@ -112,16 +112,13 @@ def test_a_rate_that_breaks_the_loss_is_followed_by_a_slower_one(
 
 
 @pytest.mark.thorough
-def test_small_bases_are_copied_and_large_ones_get_adapters_unless_they_cannot(
+def test_bases_are_copied_unless_adapters_are_asked_for_which_need_peft(
     prepared: Prepared, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pupil = prepared.pupil
-    assert form_for(pupil) == "full"
-    monkeypatch.setattr(decoy_teaching, "ADAPTERS_FROM", 10)
-    assert form_for(pupil) == "adapter"
-    assert form_for(pupil, "full") == "full"
+    assert form_for(pupil) == "full" == form_for(pupil, "full")
+    assert form_for(pupil, "adapter") == "adapter"
     monkeypatch.setattr(decoy_teaching, "find_spec", lambda _: None)
-    assert form_for(pupil) == "full"
     with pytest.raises(AuditError, match="not installed"):
         form_for(pupil, "adapter")
 

@@ -136,15 +136,6 @@ class _Added:
         return (wide + (self.scale * torch.bmm(inner, self.b)).to(wide.dtype)).view(out.shape)
 
 
-def adaptable(wrapper: Wrapper) -> bool:
-    """Whether adapters can be trained on this model at all: see :class:`AdapterStack`."""
-    try:
-        AdapterStack(wrapper, LowRankForm(rank=1), [0])
-    except AuditError:
-        return False
-    return True
-
-
 def _maps(wrapper: NativeWrapper, first: int) -> list[_Map]:
     """The linear maps of the blocks from ``first`` on. AuditError (code 2) for matrices of another kind."""
     names = {id(module): name for name, module in wrapper.model.named_modules()}

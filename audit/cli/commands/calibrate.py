@@ -29,8 +29,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--decoys", metavar="FILE", help="decoys of your own, as a data file of the case's form (with "
                         "--on; default: made from the case's own questions)")  # fmt: skip
     parser.add_argument("--form", choices=("full", "adapter"), help="what is taught decoys (with --on): whole copies "
-                        "of base, or adapters over it (default: adapters of a base of 20 million parameters "
-                        "or more)")  # fmt: skip
+                        "of base (the default), or adapters over it, for large ones")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="say what would be made and what it can support (with "
                         "--on)")  # fmt: skip
     parser.add_argument("--probe", action="append", default=[], metavar="NAME", help="measure this new probe alone, on "
