@@ -69,14 +69,14 @@ def coverage(draws: int = DRAWS) -> list[dict[str, float]]:
             wide = np.array([widened_bound(k, n, share) for k in range(n + 1)])
             for rate in RATES:
                 size = np.inf if share == 0 else 1 / share - 1
-                here, there = (
+                own_rate, other_rate = (
                     np.full(draws, rate) if share == 0 else rng.beta(rate * size, (1 - rate) * size, draws)
                     for _ in range(2)
                 )
-                seen = rng.binomial(n, here)
+                seen = rng.binomial(n, own_rate)
                 table.append({
-                    "worlds": n, "share": share, "rate": rate, "this": float(np.mean(exact[seen] >= here)),
-                    "mean": float(np.mean(wide[seen] >= rate)), "others": float(np.mean(wide[seen] >= there)),
+                    "worlds": n, "share": share, "rate": rate, "this": float(np.mean(exact[seen] >= own_rate)),
+                    "mean": float(np.mean(wide[seen] >= rate)), "others": float(np.mean(wide[seen] >= other_rate)),
                 })  # fmt: skip
     return table
 

@@ -126,8 +126,8 @@ def judge_three_ways(kind_case: KindCase, name: str, path: Path, bench: Bench) -
     if calibration is None or calibration.refused:
         raise AuditError(f"{kind_case.name} has no calibration of its own kind", "calibrate first")
     own = stand(calibration.path, ran, domain, moved)
-    alone = stand(kind_case.folder / "none", ran, domain, moved)
-    ways = (alone, ApplicableCalibrations(shelf, outside, ()), own)
+    in_case = stand(kind_case.folder / "none", ran, domain, moved)
+    ways = (in_case, ApplicableCalibrations(shelf, outside, ()), own)
     return ThreeVerdicts(*(decide(evidence, who, way)[1] for way in ways))
 
 
