@@ -103,6 +103,7 @@ class Line(NamedTuple):
     who: str
     more: tuple[tuple[str, str], ...]
     demo: bool
+    meaning: str = ""
 
 
 def line(each: Audited, place: bool) -> Line:
@@ -116,10 +117,10 @@ def line(each: Audited, place: bool) -> Line:
     shares = tuple((name, text, *_bar(share)) for name, text, share in axes)
     who = f"{row.audited}{f'; {row.people}' if row.people else ''}"
     more = (
-        ("It means", meaning(report)), ("Compared with", row.against), ("May it be called erased?", row.erased),
+        ("Why", row.reason), ("Compared with", row.against), ("May it be called erased?", row.erased),
         ("Not tested", row.untested), ("To repeat it", visible(row.repeat)),
     )  # fmt: skip
-    return Line(*head, "", row, shares, who, more, report.demo)
+    return Line(*head, "", row, shares, who, more, report.demo, meaning(report))
 
 
 def _bar(share: Share | Missing) -> tuple[str, int | None]:
