@@ -1,6 +1,7 @@
 """What an installation takes: the built wheel, its names and size, and the demo from a fresh environment."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -37,6 +38,11 @@ def test_the_documented_door_is_the_products_own() -> None:
 def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "residua", "--version"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"residua {audit.__version__}\n"), done.stderr
+
+
+def test_the_changelog_dates_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(audit.__version__)} \(\d{{4}}-\d\d-\d\d\)$", text, re.M)
 
 
 @pytest.mark.thorough
