@@ -12,7 +12,6 @@ from .figures.comparison_figures import matrix as matrix
 from .figures.comparison_figures import painted as painted
 from .figures.heat_figures import heat_maps as heat_maps
 from .figures.item_figures import scores as scores
-from .figures.known_truth_figures import rates as rates
 from .figures.known_truth_figures import reliability as reliability
 from .figures.known_truth_figures import roc as roc
 from .figures.known_truth_figures import tippett as tippett

@@ -63,14 +63,14 @@ def test_who_serves_others_is_told_what_they_may(tmp_path: Path, monkeypatch: py
 def test_the_address_is_said_once_it_answers() -> None:
     class Answer(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            asked.append(self.headers["Host"])
+            hosts.append(self.headers["Host"])
             self.send_response(200)
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing is logged."""
 
-    asked: list[str] = []
+    hosts: list[str] = []
     spoken: list[str] = []
     port = free_port(0)
     url = f"http://lab7.example:{port}"
@@ -82,7 +82,7 @@ def test_the_address_is_said_once_it_answers() -> None:
         server.timeout = 10
         server.handle_request()
         waiting.join(10)
-    assert spoken == [f"the dashboard answers at {url} (Ctrl-C ends it)\n"] and asked == [f"lab7.example:{port}"]
+    assert spoken == [f"the dashboard answers at {url} (Ctrl-C ends it)\n"] and hosts == [f"lab7.example:{port}"]
 
 
 def test_the_server_is_told_its_folder_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
