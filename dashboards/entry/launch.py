@@ -32,11 +32,11 @@ def answered(url: str, listening: str, say: Callable[[str], object]) -> None:
 
     ``listening``: the address of this machine that it listens at; ``url`` may hold another name for it.
     """
-    named = urlsplit(url)
+    location = urlsplit(url)
     while True:
-        connection = http.client.HTTPConnection(listening, named.port, timeout=5)
+        connection = http.client.HTTPConnection(listening, location.port, timeout=5)
         try:
-            connection.request("GET", "/_stcore/health", headers={"Host": named.netloc})
+            connection.request("GET", "/_stcore/health", headers={"Host": location.netloc})
             connection.getresponse()
             break
         except (OSError, http.client.HTTPException):
