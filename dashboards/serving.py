@@ -58,6 +58,7 @@ def flags(port: int, address: str = HOST) -> list[str]:
         "server.address": address, "server.port": str(port), "server.headless": "true", "server.baseUrlPath": "",
         "server.fileWatcherType": "none", "browser.serverAddress": address, "browser.gatherUsageStats": "false",
         "client.showErrorDetails": "none", "client.showErrorLinks": "false", "runner.magicEnabled": "false",
+        "logger.hideWelcomeMessage": "true",
     }  # fmt: skip
     return [word for name, value in settings.items() for word in (f"--{name}", value)]
 

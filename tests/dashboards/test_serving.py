@@ -24,6 +24,7 @@ def test_the_flags_bind_to_this_machine_and_tell_nobody_anything() -> None:
     assert told["--server.address"] == HOST == "127.0.0.1" and told["--server.port"] == "1234"
     assert told["--browser.gatherUsageStats"] == "false"
     assert told["--client.showErrorDetails"] == "none" and told["--client.showErrorLinks"] == "false"
+    assert told["--logger.hideWelcomeMessage"] == "true", "the address is said once, and by us"
 
 
 def test_settings_of_streamlit_are_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
