@@ -45,6 +45,7 @@ from .formats.terminal import profile_table as profile_table
 from .formats.terminal import summary as summary
 from .formats.terminal import table as table
 from .formats.terminal import trigger_lines as trigger_lines
+from .interchange import ENDINGS as ENDINGS
 from .interchange import foreign as foreign
 from .interchange import read_published as read_published
 from .sections.blocks import APPENDIX as APPENDIX
