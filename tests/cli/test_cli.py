@@ -360,6 +360,7 @@ def test_the_tiny_demo_audits_every_suspect(tell: Tell, zoo: Built, tmp_path: Pa
     shown = tell("demo", "--world", "tiny", "-o", tmp_path / "runs", "-q")
     assert all(audit["html"] in shown.out for audit in document["audits"])
     assert all(name in shown.out for name in zoo.cases)
+    assert "too small to judge anything" in shown.out and "residua dashboard" in shown.out
 
 
 # ---- bad input --------------------------------------------------------------------------------------------------
