@@ -129,3 +129,14 @@ def test_every_page_stands_under_a_head_of_the_list(tmp_path: Path) -> None:
     styled = told(opened(tmp_path, "audits"))
     for place, head in heads.items():
         assert f'li:nth-child({place})::before{{content:"{head}"}}' in styled
+
+
+def test_evidence_is_a_table_and_its_sentences_are_folded(tmp_path: Path) -> None:
+    run_store.fill(tmp_path, ("calibrated",))
+    at = opened(tmp_path, "evidence")
+    folded = {part.label: [element.proto.body for element in part.get("html")] for part in at.expander}
+    in_words = "".join(folded["Each finding in words"])
+    open_part = "".join(each for each in told(at).split("\n") if each not in "\n".join(sum(folded.values(), [])))
+    evidence = golden.report("calibrated").evidence
+    assert in_words.count("Measured: ") == len(evidence) and "Measured: " not in open_part
+    assert len(re.findall(r"<th scope=\"row\"", open_part)) >= sum(e.status != "listed" for e in evidence)
