@@ -1,4 +1,4 @@
-"""Residua: what remains of the thing a model was asked to forget, and how sure can we be?
+"""Residua: what remains of the thing a model was asked to forget, and how sure are we?
 
 The door of the product. ``run`` makes an audit and returns its report, ``plan`` says what would be done, ``forecast``
 looks ahead before anything is unlearned; ``Case`` is what they are given, ``Report`` what comes back. ``Probe`` and

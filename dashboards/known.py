@@ -1,5 +1,6 @@
 """What models of known truth say of a test: the stored calibration that judged it, and no other."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import streamlit as st
@@ -41,20 +42,30 @@ def of(report: Report, e: Evidence) -> Known | Missing:
 
 
 class Scores(NamedTuple):
-    """The effect of a test in clean models and in models that know everything."""
+    """The effect of a test in clean models and in models that know everything, and the world that each is of."""
 
     clean: list[float]
     knowing: list[float]
+    clean_worlds: list[int]
+    knowing_worlds: list[int]
 
 
 def scores(subjects: Subjects, calibrated: Calibrated) -> Scores:
     """The scores of known truth behind a calibrated measurement; doses between the two are left out."""
     column = next((c for c in calibrated.columns if c.feature == "effect"), None)
-    effects = Scores([], [])
+    effects = Scores([], [], [], [])
     for place, value in zip(column.subject, column.value, strict=True) if column else ():
         subject = subjects.subjects[place]
         if subject.kept == 0 and subject.pool == "clean":
             effects.clean.append(value)
+            effects.clean_worlds.append(subject.world)
         elif subject.pool == "knowing" and subject.kept == subject.audited:
             effects.knowing.append(value)
+            effects.knowing_worlds.append(subject.world)
     return effects
+
+
+def counted(kind: str, worlds: Sequence[int], wrong: Sequence[bool]) -> str:
+    """``1 of 330 clean models, in 1 of 60 worlds``: the world of every model, and whether it was judged wrongly."""
+    hit = {world for world, each in zip(worlds, wrong, strict=True) if each}
+    return f"{sum(wrong)} of {len(wrong)} {kind} models, in {len(hit)} of {len(set(worlds))} worlds"

@@ -23,6 +23,8 @@ LOOPBACK: Final = ("localhost", HOST, "::1")
 LAUNCH: Final = "dashboards.entry.launch"
 NAMES: Final = "RESIDUA_DASHBOARD_NAMES"
 """The environment variable that names to the dashboard the names that it answers to."""
+ADDRESS: Final = "RESIDUA_DASHBOARD_ADDRESS"
+"""The environment variable that tells the server under which address it is read, for it to say so once it answers."""
 USUAL_PORT: Final = 8501
 RUNS: Final = "RESIDUA_RUNS"
 """The environment variable that names the folder of runs to the dashboard."""
@@ -38,7 +40,8 @@ def serve(folder: Path, port: int | None, say: Callable[[str], None], hosts: Seq
     address = listening(hosts)
     chosen = free_port(port, address)
     shown = hosts[0] if hosts else HOST
-    say(f"{folder.resolve()} at http://{f'[{shown}]' if ':' in shown else shown}:{chosen} (Ctrl-C ends it)")
+    url = f"http://{f'[{shown}]' if ':' in shown else shown}:{chosen}"
+    say(f"starting the dashboard of {folder.resolve()}")
     if not ipaddress.ip_address(address).is_loopback:
         say("whoever reaches this address can read these runs and start audits with your rights; an SSH tunnel to a "
             "dashboard without --host lets in you alone")  # fmt: skip
@@ -46,7 +49,7 @@ def serve(folder: Path, port: int | None, say: Callable[[str], None], hosts: Seq
     sys.stdout.flush()
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     command = [sys.executable, "-m", LAUNCH, "run", str(_script()), *flags(chosen, address)]
-    os.execve(sys.executable, command, {**environment(folder), NAMES: " ".join(hosts or LOOPBACK)})
+    os.execve(sys.executable, command, {**environment(folder), NAMES: " ".join(hosts or LOOPBACK), ADDRESS: url})
 
 
 def flags(port: int, address: str = HOST) -> list[str]:
@@ -55,6 +58,7 @@ def flags(port: int, address: str = HOST) -> list[str]:
         "server.address": address, "server.port": str(port), "server.headless": "true", "server.baseUrlPath": "",
         "server.fileWatcherType": "none", "browser.serverAddress": address, "browser.gatherUsageStats": "false",
         "client.showErrorDetails": "none", "client.showErrorLinks": "false", "runner.magicEnabled": "false",
+        "logger.hideWelcomeMessage": "true",
     }  # fmt: skip
     return [word for name, value in settings.items() for word in (f"--{name}", value)]
 

@@ -1,4 +1,4 @@
-"""Residua: what remains of the thing a model was asked to forget, and how sure can we be?
+"""Residua: what remains of the thing a model was asked to forget, and how sure are we?
 
 The documented door: ``residua.run``, ``plan`` and ``forecast`` with ``Case`` and ``Report``, and ``Probe``, ``Edit``
 and ``Bench`` for who adds to it. All of it is :mod:`audit`'s, imported when it is first used.

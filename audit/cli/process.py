@@ -137,7 +137,7 @@ def _end_crashes(debug: bool, as_json: bool) -> None:
         described, do = f"{kind.__name__}: {error}", "run it again with --debug and report what it prints"
         error_id = hashlib.sha256(described.encode(errors="replace")).hexdigest()[:8]
         message = streams.printable(described)
-        print(f"residua broke: {message}\n  what to do: {do}\n  error id: {error_id}", file=sys.stderr)
+        print(f"residua broke: {message}\n  what to do: {do}\n{_identified(error_id)}", file=sys.stderr)
         if debug:
             print(streams.traceback_of(error.with_traceback(trace)), file=sys.stderr)
         with streams.unread():
@@ -157,11 +157,15 @@ def _print_exit_codes() -> None:
         print(f"{code:>4}  {meaning}")
 
 
+def _identified(error_id: str) -> str:
+    return f"  error id: {error_id} (the same message has the same id: give it when you ask about this or report it)"
+
+
 def _print_error(args: argparse.Namespace, error: "AuditError") -> None:
     """What happened, what to do and an id; the traceback before it only if it was asked for."""
     if args.debug:
         print(streams.traceback_of(error), file=sys.stderr)
-    print(f"residua {args.verb}: {streams.printable(str(error))}\n  error id: {error.error_id}", file=sys.stderr)
+    print(f"residua {args.verb}: {streams.printable(str(error))}\n{_identified(error.error_id)}", file=sys.stderr)
     if args.json or args.jsonl:
         message, do = streams.printable(error.what), streams.printable(error.do)
         print(streams.json_line({"error": message, "do": do, "error_id": error.error_id, "exit_code": error.code}))

@@ -108,7 +108,7 @@ def weighed(ratio: LikelihoodRatio, knows: Proposition, never: Proposition) -> s
     about = "approximate " if approximate("percentile", ratio.false_alarms.n) else ""
     return (
         f"{times} times more probable if {likelier.stated} than if {other.repeated} ({about}95 % interval "
-        f"{_ends(low, middle, high)}; ceiling of this design {number(rounded(ceiling, True))})"
+        f"{_ends(low, middle, high)}; this design cannot show more than {number(rounded(ceiling, True))})"
     )
 
 

@@ -12,7 +12,6 @@ from .figures.comparison_figures import matrix as matrix
 from .figures.comparison_figures import painted as painted
 from .figures.heat_figures import heat_maps as heat_maps
 from .figures.item_figures import scores as scores
-from .figures.known_truth_figures import rates as rates
 from .figures.known_truth_figures import reliability as reliability
 from .figures.known_truth_figures import roc as roc
 from .figures.known_truth_figures import tippett as tippett
@@ -46,6 +45,7 @@ from .formats.terminal import profile_table as profile_table
 from .formats.terminal import summary as summary
 from .formats.terminal import table as table
 from .formats.terminal import trigger_lines as trigger_lines
+from .interchange import ENDINGS as ENDINGS
 from .interchange import foreign as foreign
 from .interchange import read_published as read_published
 from .sections.blocks import APPENDIX as APPENDIX

@@ -42,7 +42,7 @@ def _everything(report: Report, wanted: Wanted) -> dict[str, bytes]:
 
 def _rendered(report: Report, target: Path, wanted: Wanted) -> bytes:
     """The report in the format that the ending of a file name asks for."""
-    from audit.render import html, interactive, junit, markdown
+    from audit.render import ENDINGS, html, interactive, junit, markdown
 
     writers: dict[str, Callable[[], str | bytes]] = {
         ".html": lambda: (interactive if wanted.interactive else html)(report, wanted.prior_odds),
@@ -52,7 +52,8 @@ def _rendered(report: Report, target: Path, wanted: Wanted) -> bytes:
         ".pdf": lambda: printed(html(report, wanted.prior_odds)),
     }
     if target.suffix not in writers:
-        raise AuditError(f"{target}: no such format", f"end the name in {', '.join(writers)}, or name a folder")
+        endings = ", ".join((*writers, *ENDINGS))
+        raise AuditError(f"{target}: no such format", f"end the name in {endings}, or name a folder")
     if wanted.interactive and target.suffix != ".html":
         raise AuditError(f"{target}: only a page can be interactive", "end the name in .html, or name a folder")
     if wanted.prior_odds is not None and target.suffix in (".json", ".xml"):

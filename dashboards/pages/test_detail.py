@@ -16,7 +16,6 @@ from audit.render import (
     own_reading,
     power_cell,
     profiles,
-    rates,
     reliability,
     roc,
     sentence,
@@ -41,7 +40,7 @@ def about(e: Evidence, described: dict[str, Description]) -> None:
 
 def truth(subjects: Subjects, calibrated: Calibrated) -> None:
     """What models of known truth say of this test: thresholds to try, curves, and whether the ratios hold."""
-    clean, knowing = known.scores(subjects, calibrated)
+    clean, knowing, clean_worlds, knowing_worlds = known.scores(subjects, calibrated)
     if clean and knowing:
         low, high = min(*clean, *knowing), max(*clean, *knowing)
         threshold = st.slider(
@@ -52,13 +51,13 @@ def truth(subjects: Subjects, calibrated: Calibrated) -> None:
             key="threshold",
             help=show.glossed("Calibrated threshold"),
         )
-        errors = rates(clean, knowing, threshold)
         show.facts([
-            ("False alarms at it", f"{errors.alarms} of {errors.clean} clean models"),
-            ("Misses at it", f"{errors.missed} of {errors.knowing} knowing models"),
+            ("False alarms at it", known.counted("clean", clean_worlds, [score > threshold for score in clean])),
+            ("Misses at it", known.counted("knowing", knowing_worlds, [score <= threshold for score in knowing])),
             ("Threshold in force", f"{number(calibrated.threshold)}; the slider changes nothing but this page"),
         ])  # fmt: skip
-        show.note("Every model counts here. The sentence above counts worlds, each once, however many models it has.")
+        show.note("Every model counts here, also several of one world. The sentence above counts worlds, each once, in "
+                  "which the rule was not fitted.")  # fmt: skip
         show.chart(roc(clean, knowing, threshold))
     held = calibrated.reliability
     show.chart(tippett(held.clean, held.knowing))

@@ -120,3 +120,23 @@ def test_words_of_the_glossary_say_what_they_mean_where_they_stand_over_a_column
     suspect = next(box for box in at.selectbox if box.label == "Suspect checkpoint")
     assert "under audit" in suspect.help
     assert shown.index("findings") < shown.index("How strongly each speaks")
+
+
+def test_every_page_stands_under_a_head_of_the_list(tmp_path: Path) -> None:
+    leaves = catalogue.leaves()
+    heads = {place: leaf.section for place, leaf in enumerate(leaves, 1) if leaf.section}
+    assert 1 in heads and len(heads) >= 4
+    styled = told(opened(tmp_path, "audits"))
+    for place, head in heads.items():
+        assert f'li:nth-child({place})::before{{content:"{head}"}}' in styled
+
+
+def test_evidence_is_a_table_and_its_sentences_are_folded(tmp_path: Path) -> None:
+    run_store.fill(tmp_path, ("calibrated",))
+    at = opened(tmp_path, "evidence")
+    folded = {part.label: [element.proto.body for element in part.get("html")] for part in at.expander}
+    in_words = "".join(folded["Each finding in words"])
+    open_part = "".join(each for each in told(at).split("\n") if each not in "\n".join(sum(folded.values(), [])))
+    evidence = golden.report("calibrated").evidence
+    assert in_words.count("Measured: ") == len(evidence) and "Measured: " not in open_part
+    assert len(re.findall(r"<th scope=\"row\"", open_part)) >= sum(e.status != "listed" for e in evidence)

@@ -2,6 +2,8 @@
 
 import os
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,8 @@ import pytest
 from audit.cli import main
 from audit.schema import AuditError
 from dashboards import serving
-from dashboards.serving import HOST, NAMES, RUNS, environment, flags, free_port, serve
+from dashboards.entry.launch import answered
+from dashboards.serving import ADDRESS, HOST, NAMES, RUNS, environment, flags, free_port, serve
 
 
 def unheard(_: str) -> None:
@@ -21,6 +24,7 @@ def test_the_flags_bind_to_this_machine_and_tell_nobody_anything() -> None:
     assert told["--server.address"] == HOST == "127.0.0.1" and told["--server.port"] == "1234"
     assert told["--browser.gatherUsageStats"] == "false"
     assert told["--client.showErrorDetails"] == "none" and told["--client.showErrorLinks"] == "false"
+    assert told["--logger.hideWelcomeMessage"] == "true", "the address is said once, and by us"
 
 
 def test_settings_of_streamlit_are_not_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,12 +51,39 @@ def test_the_server_listens_and_answers_as_the_user_says(
 
 def test_who_serves_others_is_told_what_they_may(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spoken: list[str] = []
+    environs: list[dict[str, str]] = []
     monkeypatch.setattr(os, "dup2", lambda *_: None)
-    monkeypatch.setattr(os, "execve", lambda *_: None)
+    monkeypatch.setattr(os, "execve", lambda *words: environs.append(words[2]))
     monkeypatch.setattr(serving, "listening", lambda _: "192.0.2.7")
     monkeypatch.setattr(serving, "free_port", lambda *_: 8501)
     serve(tmp_path, 0, spoken.append, ["lab7.example"])
-    assert "http://lab7.example:8501" in spoken[0] and "start audits with your rights" in spoken[1]
+    assert environs[0][ADDRESS] == "http://lab7.example:8501" and "start audits with your rights" in spoken[1]
+    assert "http" not in spoken[0], "an address is said once it answers"
+
+
+def test_the_address_is_said_once_it_answers() -> None:
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            hosts.append(self.headers["Host"])
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing is logged."""
+
+    hosts: list[str] = []
+    spoken: list[str] = []
+    port = free_port(0)
+    url = f"http://lab7.example:{port}"
+    waiting = threading.Thread(target=answered, args=(url, HOST, spoken.append), daemon=True)
+    waiting.start()
+    waiting.join(0.3)
+    assert waiting.is_alive() and not spoken, "nobody listens there yet"
+    with HTTPServer((HOST, port), Answer) as server:
+        server.timeout = 10
+        server.handle_request()
+        waiting.join(10)
+    assert spoken == [f"the dashboard answers at {url} (Ctrl-C ends it)\n"] and hosts == [f"lab7.example:{port}"]
 
 
 def test_the_server_is_told_its_folder_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,13 +2,16 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from audit.calibration import read_library, stored
 from audit.render import html, misled_lines, ratio_scores
 from audit.schema import Missing
+from dashboards import known
 from tests import golden, run_store
 from tests.dashboards.test_pages import opened, told
 
@@ -53,6 +56,25 @@ def test_ratios_read_back_from_their_quantiles_are_those_that_were_stored(clean:
     bands = ((-1.0, 0.0, knowing // 2, clean), (1.0, 0.0, knowing - knowing // 2, 0))
     built = held.reliability.model_copy(update={"clean": quantiles[0], "knowing": quantiles[1], "bands": bands})
     back = ratio_scores(built)
-    for each, known in zip(back, drawn, strict=True):
-        assert len(each) == len(known) and math.isclose(each[0], known[0]) and math.isclose(each[-1], known[-1])
-        assert np.max(np.abs(np.array(each) - known)) < 0.15
+    for each, scores in zip(back, drawn, strict=True):
+        assert len(each) == len(scores) and math.isclose(each[0], scores[0]) and math.isclose(each[-1], scores[-1])
+        assert np.max(np.abs(np.array(each) - scores)) < 0.15
+
+
+@pytest.mark.thorough
+def test_a_threshold_to_try_counts_models_and_their_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = read_library(stored())
+    calibrated = library.calibrations["forget_likelihood"].measurements[0]
+    assert library.subjects is not None
+    subjects = library.subjects
+    monkeypatch.setattr(known, "of", lambda *_: known.Known(subjects, calibrated))
+    run_store.fill(tmp_path, ("calibrated",))
+    shown = told(opened(tmp_path, "test_detail", run="calibrated"))
+    clean = [s for s in subjects.subjects if s.kept == 0 and s.pool == "clean"]
+    worlds = len({s.world for s in clean})
+    assert re.search(rf"\d+ of {len(clean)} clean models, in \d+ of {worlds} worlds", shown), shown[-3000:]
+    assert re.search(r"\d+ of \d+ knowing models, in \d+ of \d+ worlds", shown)
+
+
+def test_a_world_counts_once_however_many_of_its_models_were_judged_wrongly() -> None:
+    assert known.counted("clean", [1, 1, 2, 3], [True, True, False, False]) == "2 of 4 clean models, in 1 of 3 worlds"

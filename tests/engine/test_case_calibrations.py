@@ -73,7 +73,7 @@ def test_a_case_is_judged_by_its_bases_own_kind_and_says_so(tmp_path: Path) -> N
     assert f"In {WORLDS} decoy worlds its own base was taught 16 invented people (32 questions)" in because
     assert "share one base and are no independent draws of models" in because
     assert f"no ratio can pass {WORLDS + 1}." in because
-    assert f"ceiling of this design {WORLDS + 1}" in verdict.sentence
+    assert f"this design cannot show more than {WORLDS + 1}" in verdict.sentence
     texts = next(text for text in verdict.because if "no independent draws" in text)
     assert max(len(sentence.split()) for sentence in re.split(r"[.:] ", texts)) <= 25
     decoys = validation(weighed, verdict, found).decoys  # type: ignore[union-attr]

@@ -1,9 +1,11 @@
 """What an installation takes: the built wheel, its names and size, and the demo from a fresh environment."""
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -37,6 +39,17 @@ def test_the_documented_door_is_the_products_own() -> None:
 def test_the_module_is_the_command() -> None:
     done = subprocess.run([sys.executable, "-m", "residua", "--version"], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"residua {audit.__version__}\n"), done.stderr
+
+
+def test_the_product_is_described_in_the_same_words_everywhere() -> None:
+    described = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["description"]
+    for words in (described, residua.__doc__, audit.__doc__):
+        assert "how sure are we?" in (words or "")
+
+
+def test_the_changelog_dates_this_version() -> None:
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(rf"^## {re.escape(audit.__version__)} \(\d{{4}}-\d\d-\d\d\)$", text, re.M)
 
 
 @pytest.mark.thorough

@@ -352,7 +352,7 @@ def test_a_ratio_at_its_ceiling_is_a_bound_and_never_extrapolated() -> None:
 def test_a_ratio_below_one_is_told_the_other_way_round() -> None:
     said = ratio_sentence(ratio(0.05, 0.02, 0.4))
     assert said.startswith(f"The findings are about 20 times more probable if {NEVER} than if {KNOWS}")
-    assert "(approximate 95 % interval 2.5 to 50; ceiling of this design 61)" in said
+    assert "(approximate 95 % interval 2.5 to 50; this design cannot show more than 61)" in said
     assert f"this is weak support for the proposition that {NEVER}" in said
     assert supported(ratio(0.05, 0.02, 0.4)) == NEVER
 

@@ -114,6 +114,10 @@ def test_every_answer_of_page_one_stands_above_the_fold(browser: Any, tmp_path: 
 
 
 WIDE = "[...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > innerWidth + 1).length"
+LONELY = """[...document.querySelectorAll('thead, caption, h2, h3')].filter(
+  e => !['avoid', 'avoid-page'].includes(getComputedStyle(e).breakAfter)
+    || (e.tagName == 'THEAD' && getComputedStyle(e).display != 'table-header-group')).length"""
+"""How many heads may be left alone at the foot of a printed page, or are not repeated on the next."""
 LINES = """[...document.querySelectorAll('#conclusion dt')].filter(d => d.textContent === 'How sure?').map(
   d => d.nextElementSibling).map(d => d.getBoundingClientRect().height / parseFloat(getComputedStyle(d).lineHeight))"""
 
@@ -127,6 +131,7 @@ def test_page_one_is_one_page_and_no_table_is_cut_off_in_print(browser: Any, tmp
     page.emulate_media(media="print")
     page.goto(path.as_uri(), timeout=PATIENCE_MS)
     assert page.evaluate(WIDE) == 0
+    assert page.evaluate(LONELY) == 0 and page.locator("thead").count() > 0
     if variant != "hostile":
         assert page.evaluate("document.querySelector('.page-one').getBoundingClientRect().bottom") <= A4["height"]
         assert page.evaluate(LINES)[0] <= 8.2

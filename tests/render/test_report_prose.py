@@ -30,7 +30,9 @@ UNWANTED = (
     # claims
     "obviously", "clearly", "of course", "undoubtedly",
     # wordings that readers stumbled over
-    "how sure can", "section 3", "section 4", "section 9", "last section", "fully erased", "successfully",
+    "how sure can", "for never having known stands", "ceiling of this design", "which is not erasure", "silent down to",
+    "above its own bar", "lost by calibration", "still allows −", "the knowledge is still inside",
+    "section 3", "section 4", "section 9", "last section", "fully erased", "successfully",
 )  # fmt: skip
 JARGON = {
     r"decoys?|own kind": "Decoy, own kind",

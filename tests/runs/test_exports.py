@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 
 from audit.cli import main
-from audit.render import interactive, junit, report_sections, sheets
+from audit.render import html, interactive, junit, report_sections, sheets
 from audit.render.wording.posterior import posterior
 from audit.runs import report_id
 from audit.runs.masking import KEY
@@ -135,10 +135,24 @@ def test_what_cannot_be_written_is_said(
     assert told in capsys.readouterr().err
 
 
+def test_a_refused_format_names_all_those_that_the_help_does(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["report", "--help"])
+    offered = set(re.findall(r"(?:_EVAL|\.model-index)?\.(?:html|pdf|md|json|xml|yml)\b", capsys.readouterr().out))
+    assert main(["report", str(run), "-o", "x.csv"]) == 2
+    refusal = capsys.readouterr().err
+    assert len(offered) >= 6 and all(ending in refusal for ending in offered), offered
+
+
 @pytest.mark.parametrize("odds", ["0", "-1", "inf", "nan", "much"])
 def test_odds_are_above_zero(run: Path, odds: str) -> None:
     with pytest.raises(SystemExit):
         main(["report", str(run), "--prior-odds", odds])
+
+
+def test_the_footers_of_a_printed_page_are_of_one_font() -> None:
+    footers = re.findall(r"@(?:bottom|top)-[a-z]+\{[^}]*font:([^;}]+)", html(report("suppressed")))
+    assert len(footers) == 2 and len(set(footers)) == 1, footers
 
 
 def test_hostile_text_is_harmless_to_build_servers_and_spreadsheets() -> None:

@@ -8,6 +8,7 @@ from audit.cli.answer import Answer, JsonValue, audit_document
 from audit.cli.verdict_table import Found, verdict_table
 
 ORDER = 20
+TOO_SMALL = "the tiny world is too small to judge anything: its verdicts show that all parts work, and nothing else"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -34,4 +35,5 @@ def act(args: Namespace) -> Answer:
     documents: list[JsonValue] = [audit_document(audit.report, audit.out) for audit in audits]
     code = ExitCode.OK if all(complete(report) for report in reports) else ExitCode.UNDECIDED
     document: dict[str, JsonValue] = {"world": args.world, "seed": args.seed, "audits": documents, "exit_code": code}
-    return Answer(document, verdict_table([Found(audit.report, audit.out) for audit in audits]), code)
+    table = verdict_table([Found(audit.report, audit.out) for audit in audits])
+    return Answer(document, (*table, TOO_SMALL) if args.world == "tiny" else table, code)

@@ -202,7 +202,7 @@ def undecided(report: Report) -> str:
         few = [e.measurement for e in inside if too_few(e.measurement)]
         return blindness(few[0]) if few else "every test of the states is blind here"
     first = report.verdict.because[0] if report.verdict.because else "no reason is recorded"
-    return visible(spoken(report, first), CELL).rstrip(".")
+    return visible(spoken(report, first)).rstrip(".")
 
 
 def _bar(e: Evidence) -> str:
