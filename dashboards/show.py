@@ -9,6 +9,7 @@ import csv
 import io
 import json
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -220,14 +221,14 @@ def maps(m: Measurement) -> None:
         chart(drawn)
 
 
-def rules(rows: Sequence[Evidence], run: str) -> None:
-    """What rules of yes or no say, and on demand why."""
+def rules(rows: Sequence[Evidence], run: str, folded: bool = False) -> None:
+    """What rules of yes or no say, and why: ``folded``, on demand."""
     blocks(detection_grid(rows))
-    with st.expander("Each of them in full"):
-        reasons(rows, run)
+    with st.expander("Each of them in full") if folded else nullcontext():
+        _reasons(rows, run)
 
 
-def reasons(rows: Sequence[Evidence], run: str) -> None:
+def _reasons(rows: Sequence[Evidence], run: str) -> None:
     """Each rule of yes or no with its reasons, and a line to copy: it says the string again, or where that is masked it
     shows the ``run`` in clear."""
     for m, finding in findings_of(rows):

@@ -127,7 +127,7 @@ else:
         show.chart(placed)
 if any(e.measurement.findings for e in rows):
     show.heading("Rules of yes or no")
-    show.rules(rows, view.path)
+    show.rules(rows, view.path, folded=True)
 if single := [e.measurement for e in rows if e.measurement.listings]:
     show.heading("Single findings")
     show.note("What tests name one by one: vectors, modules, forms or words. Test detail shows them beside their test.")

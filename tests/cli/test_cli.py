@@ -152,10 +152,12 @@ def test_probes_are_listed_without_importing_them(tell: Tell) -> None:
     assert {path.stem for path in Path("probes").glob("[!_]*.py")} == {probe["name"] for probe in listed}
     assert {probe["attack"] for probe in listed} == {
         None,
+        "elicitation",
         "filter removal",
         "picture",
         "prefix",
         "quantisation",
+        "relapse",
         "relearning",
     }
 

@@ -42,7 +42,7 @@ def test_a_row_says_both_its_numbers_where_an_axis_shows_the_other() -> None:
                overall=overall(0.2, 0.03))  # fmt: skip
     calibrated = judged(m, "trace", "so it is", "above").model_copy(update={"basis": "calibrated", "threshold": 0.06})
     row = glance(_with((gate(0.9), calibrated)))[-1]
-    assert row.value == "0.20" and row.number == f"{OVERALL}; largest 0.60"
+    assert row.value == "0.20" and (row.number, row.largest) == (OVERALL, "largest 0.60")
     assert row.reason == "calibrated threshold 0.060"
 
 

@@ -46,7 +46,8 @@ DECADES: Final = 6.0
 
 class Glance(NamedTuple):
     """One row of the summary on page one. ``strip`` is a drawing, or why there is none; ``number`` names the value;
-    ``reason``: the line that it was held against, and the reason of an outcome that is neither."""
+    ``reason``: the line that it was held against, and why an outcome is neither; ``largest``: over layers, where an
+    axis shows that one and what is judged is another."""
 
     question: str
     test: str
@@ -56,6 +57,7 @@ class Glance(NamedTuple):
     ci95: str
     outcome: str
     reason: str = ""
+    largest: str = ""
 
 
 def glance(report: Report) -> tuple[Glance, ...]:
@@ -84,8 +86,8 @@ def _row(question: str, e: Evidence, broken: bool) -> Glance:
     reading = judged_reading(e)
     reasons = () if broken and m.kind != "gate" else (deciding(e).words, hesitation(e))
     reason = "; ".join(words for words in reasons if words)
-    most = f"; largest {number(m.value)}" if reading.name == OVERALL and number(m.value) != value else ""
-    return Glance(question, title(m), strip, reading.name + most, value, ci95, outcome, reason)
+    largest = f"largest {number(m.value)}" if reading.name == OVERALL and number(m.value) != value else ""
+    return Glance(question, title(m), strip, reading.name, value, ci95, outcome, reason, largest)
 
 
 # ---- two axes ---------------------------------------------------------------------------------------------------
