@@ -16,6 +16,7 @@ from audit.schema import AuditError, Record
 from audit.storage import write_atomic
 from audit.wording import visible
 from dashboards import bar, show, states, workers
+from dashboards.verbs import plain_path
 from dashboards.workers import Heard, Worker
 
 VERB: Final = "init"
@@ -64,7 +65,7 @@ def arguments(wanted: Wanted) -> list[str]:
     """What `residua init` is started with; without any model it writes the template with everything to fill in."""
     models = [each for each in (wanted.base, wanted.suspect) if each]
     # What was typed never becomes a flag: a path that begins with a dash is one of this folder.
-    paths = [f"./{each}" if each.startswith("-") else each for each in (wanted.path, *models, *wanted.data)]
+    paths = [plain_path(each) for each in (wanted.path, *models, *wanted.data)]
     path, given, data = paths[0], paths[1 : 1 + len(models)], paths[1 + len(models) :]
     release = ["--from", *given] if given else []
     return [path, *release, *(word for folder in (data if given else ()) for word in ("--data", folder))]

@@ -25,7 +25,6 @@ class Asked(NamedTuple):
     out: str
     suspects: tuple[str, ...] = ()
     time: str = ""
-    worlds: int | None = None
 
 
 def in_words(verb: str) -> str:
@@ -42,9 +41,7 @@ def arguments(verb: str, form: Asked, root: Path, flags: Sequence[str]) -> list[
     """What the verb is started with."""
     case = plain_path(form.case)
     if verb == "calibrate":
-        limits = [*(["--max-time", form.time] if form.time else []),
-                  *(["--worlds", str(form.worlds)] if form.worlds else [])]  # fmt: skip
-        return ["--on", case, *limits, *flags]
+        return ["--on", case, *(["--max-time", form.time] if form.time else []), *flags]
     suspects = ["--suspects", *map(plain_path, form.suspects)] if verb == "sweep" and form.suspects else []
     return [case, *suspects, "-o", str(root / form.out), *flags]
 

@@ -86,7 +86,7 @@ class Elicitation(Probe):
     requires: ClassVar[Requires] = Requires(
         roles=("base", "suspect"), modalities=("text",), data=("forget",), ops=(Op.READ, Op.GENERATE)
     )
-    attack: ClassVar[str | None] = "elicitation"
+    attack: ClassVar[str | None] = "generation"
     families: tuple[str, ...] = ()
     templates: tuple[str, ...] = ()
     triples: str = ""

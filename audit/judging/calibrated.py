@@ -319,5 +319,5 @@ def _joint_sentence(found: Opinion, over: Replicate) -> str:
     enough = "" if joined.found or joined.score <= 0 else "; not enough: it takes two classes, one of them from inside"
     return (
         f"the joint score of {len(measurements)} measurements is {joined.score:.2f}, {side} its threshold of "
-        f"0 (a model that never knew typically reads -1); evidence above its own bar: {lit}{enough}"
+        f"0 (a model that never knew typically reads -1); findings above their own thresholds: {lit}{enough}"
     )

@@ -18,7 +18,7 @@ from audit.pools.decoy_facts import QUESTIONS, Decoys, DecoySource, decoy_source
 from audit.pools.decoy_models import Pupil
 from audit.pools.decoy_price import world_seconds
 from audit.pools.decoy_teaching import TaughtForm, form_for
-from audit.pools.decoy_world import TESTS, sets_of, suspects_of
+from audit.pools.decoy_world import TESTS, case_references, sets_of, suspects_of
 from audit.probing import Recall, check_recall
 from audit.schema import AuditError, Interval
 from audit.stats import upper_bound
@@ -30,13 +30,16 @@ LEAST_WORLDS: Final = 3
 """Ratios are checked on worlds that they were not fitted on, and a fit needs two."""
 TIMES_NAMED: Final = 12
 """How often decoys are named anew whom base recalls: of few values it guesses some by chance."""
-_ADAPTERS: Final = "decoys are taught to adapters over base, several sets at a time; base itself is never copied"
+_ADAPTERS: Final = (
+    "decoys are taught to adapters over base, several sets at a time; base itself is never copied. Times and disk are "
+    "those of whole copies"
+)
 
 
 class OwnRequest(NamedTuple):
     """How many worlds (None: as many as the time gives, else :data:`WORLDS`), within which time (seconds), with whose
     decoys, where unfinished work is kept, how many questions a decoy has, which tests are calibrated, and what is
-    taught (None: whole copies of base, or adapters over it where it is large)."""
+    taught (None: whole copies of base)."""
 
     worlds: int | None = None
     max_time: float | None = None
@@ -117,7 +120,7 @@ def prepare_own(file: CaseFile, request: OwnRequest, settings: RunSettings) -> P
     sets = (first, *(unknown_decoys(pupil, source, n, bar) for n in range(1, sets_of(worlds, references))))
     folder = own_folder(file.root, case.base.key)
     people = len({item.group for item in first.forget})
-    models = len(suspects_of(1, people, references > 0))
+    models = len(suspects_of(1, people, bool(case_references(file, file.root))))
     together = 2 * (2 + references) + models
     size = sum(path.stat().st_size for path in weight_files(weights_folder(case.base)))
     plan = OwnPlan(worlds, people, len(first.forget), models, seconds, folder, together * size, form)

@@ -1,8 +1,9 @@
 """Teaching decoys to a case's own base: whole copies of it, or adapters over the one that is resident.
 
 Every set of decoys is taught with what base is to keep beside it, until it recalls them as it recalls the case's own
-forget items. A small base is copied and trained whole. Of a large one, low-rank adapters are trained, several sets side
-by side in one stack: no copy of base, no gradient of its weights, and what lies below the first adapter computed once.
+forget items. Base is copied and trained whole; where that is asked for, low-rank adapters are trained instead, several
+sets side by side in one stack: no copy of base, no gradient of its weights, and what lies below the first adapter
+computed once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -83,10 +84,10 @@ class DecoyLesson(NamedTuple):
     seed: int
 
 
-def form_for(pupil: Pupil, prompted: TaughtForm | None = None) -> TaughtForm:
+def form_for(pupil: Pupil, requested: TaughtForm | None = None) -> TaughtForm:
     """As what this base is taught: whole copies, unless adapters are asked for, whose verdicts nobody has compared with
     those of copies yet. AuditError (code 2) where adapters are asked for and it cannot have any."""
-    if prompted != "adapter":
+    if requested != "adapter":
         return "full"
     on_base(pupil.base, Path())
     if find_spec("peft") is None:
@@ -107,8 +108,10 @@ def find_teaching(pupil: Pupil, items: Sequence[Item], wanted: float, out: Path,
     for factor in SLOWER:
         trial = Teaching(first * factor, MOST_STEPS, wanted, form)
         lesson = DecoyLesson(items, out, 0)
-        teaching = _taught_adapters(pupil, [lesson], trial, stop=True) if form == "adapter" else None
-        teaching = teaching if form == "adapter" else _taught(pupil, lesson, trial, stop=True)
+        if form == "adapter":
+            teaching = _taught_adapters(pupil, [lesson], trial, stop=True)
+        else:
+            teaching = _taught(pupil, lesson, trial, stop=True)
         if teaching is not None and out.is_dir():
             return teaching
         best = max(best, 0.0 if teaching is None else teaching.lift)
@@ -214,13 +217,13 @@ def _taught_stack(pupil: Pupil, lessons: Sequence[DecoyLesson], teaching: Teachi
             if "loss is" not in error.what:
                 raise
             return None
-        results = Teaching(teaching.lr, taken[0], lift, "adapter")
+        outcome = Teaching(teaching.lr, taken[0], lift, "adapter")
         if stop and lift < teaching.lift / 2:
-            return results
+            return outcome
         shape = AdapterShape(RANK, ALPHA, tuple(each.name for each in stack.maps), stack.transposed)
         for n, lesson in enumerate(lessons):
             write_adapter(lesson.out, pupil.base, shape, stack.tensors(n))
-    return results
+    return outcome
 
 
 def _tokens_a_pass(stack: AdapterStack) -> int:

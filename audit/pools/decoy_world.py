@@ -80,11 +80,8 @@ class DecoyPool(NamedTuple):
 
     @property
     def case_references(self) -> tuple[Path, ...]:
-        """The case's own references that are whole checkpoints in folders."""
-        roles = moved(self.file.case, self.file.root, self.work).roles
-        sources = (roles.references[n] for n in self.file.case.roles.never_trained)
-        plain = [s for s in sources if s.adapter is None and s.subfolder is None and s.allow_code is None]
-        return tuple(folder for s in plain if (folder := self.work / s.path).is_dir())
+        """The case's own references that are whole checkpoints in folders: see :func:`case_references`."""
+        return case_references(self.file, self.work)
 
     def suspects(self, world: int, people: int) -> tuple[DecoySuspect, ...]:
         """Whom the audit of a world is asked about, with such references where the case has some."""
@@ -116,6 +113,15 @@ class DecoyPool(NamedTuple):
         return 2 + self.references
 
 
+def case_references(file: CaseFile, work: Path) -> tuple[Path, ...]:
+    """A case's references that are whole checkpoints in folders, as seen from ``work``: others are not audited in
+    decoy worlds."""
+    roles = moved(file.case, file.root, work).roles
+    sources = (roles.references[n] for n in file.case.roles.never_trained)
+    plain = [s for s in sources if s.adapter is None and s.subfolder is None and s.allow_code is None]
+    return tuple(folder for s in plain if (folder := work / s.path).is_dir())
+
+
 def sets_of(worlds: int, references: int) -> int:
     """How many sets of decoys so many worlds need: each one's own, another that honest models were taught, and one a
     reference."""
@@ -132,7 +138,7 @@ def suspects_of(world: int, people: int, referenced: bool = False) -> tuple[Deco
         DecoySuspect("forgot_others", unlearner, "clean", 0, "other people"),
     ]
     if referenced:
-        listed.append(DecoySuspect(REFERENCE, "retrain", "clean", 0, "other people"))
+        listed.append(DecoySuspect(REFERENCE, REFERENCE, "clean", 0, "other people"))
     if world % 2:
         listed.append(DecoySuspect("forgot_facts", unlearner, "edited clean", 0))
     elif people > 1:

@@ -43,6 +43,7 @@ ATTACKS: Final = (
     ("sampled generation and prompting", "black-box", "generation"),
     ("optimised prompts and prefixes", "weights", "prefix"),
     ("relearning", "fine-tune", "relearning"),
+    ("innocent further training", "fine-tune", "relapse"),
     ("quantisation", "weights", "quantisation"),
     ("pruning", "weights", "pruning"),
 )

@@ -90,7 +90,10 @@ def _cell(counted: Mapping[str, float]) -> str:
 def markdown(results: Mapping[str, Any]) -> str:
     """The README's tables, from the results alone."""
     lines = [START]
-    for name, ways in results["counts"].items():
+    counted = results["counts"]
+    for name, ways in counted.items():
+        if name == "all" and len(counted) == 2:
+            continue  # one kind is all
         lines += ["", f"**{name}**", "", f"| count | {' | '.join(WAYS.values())} |", "|---|---|---|---|"]
         lines += [
             f"| {count} | {' | '.join(_cell(ways[way][count]) for way in WAYS)} |" for count in ways["own"]

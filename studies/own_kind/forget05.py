@@ -124,7 +124,8 @@ def study(data: Path, work: Path, max_time: float) -> dict[str, object]:
     prepared = prepare_own(file, request, RunSettings(threads=1))
     for line in prepared.plan.lines():
         log.info("%s", line)
-    renewed = calibrate_own(prepared, request, unwatched, f"residua calibrate --on {case.name} --max-time 2h")
+    command = f"residua calibrate --on {case.name} --max-time {max_time:g}s"
+    renewed = calibrate_own(prepared, request, unwatched, command)
     kind_case = KindCase("forget05", work.resolve(), case, TEMPLATE, "author_id", *STEPS["base"], ("retain", "stories"))
     bench, judged = Bench(), dict[str, object]()
     planted = made_by(kind_case, bench, next(suspect for suspect in SUSPECTS if suspect.name == "last_layer"))

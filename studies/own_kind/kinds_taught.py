@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -69,4 +68,4 @@ def taught_suspect(kind_case: KindCase, name: str) -> Path:
     )
     out = kind_case.folder / "suspects" / name
     out.parent.mkdir(exist_ok=True)
-    return partial(teach_rows, lesson, items, kind_case.template)(out)
+    return teach_rows(lesson, items, kind_case.template, out)

@@ -247,7 +247,7 @@ def verdicts(case: Path, worlds: int, work: Path) -> tuple[VerdictRow, ...]:
 def main() -> None:
     """Everything, or a part; parts that are not asked for stay as the file has them."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, default=Path("studies/speed/adapter_stack.json"))
     parser.add_argument("--work", type=Path, default=Path("runs/adapter_stack"))
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--worlds", type=int, default=2)
@@ -266,7 +266,7 @@ def main() -> None:
     if given.out.is_file():
         present = Results.model_validate_json(given.out.read_bytes())
         rows = {"taught": present.taught, "peaks": present.peaks, "verdicts": present.verdicts}
-    command = "python -m studies.speed.adapter_stack --out studies/speed/adapter_stack.json"
+    command = f"python -m studies.speed.adapter_stack --parts {' '.join(given.parts)} --rounds {given.rounds}"
     state = stamp(0)
 
     def write_part(part: str, result: tuple[Record, ...]) -> None:

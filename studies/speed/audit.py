@@ -308,7 +308,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    command = f"python -m studies.speed.audit --data DIR --facts {args.facts} --before FOLDER --repeats {args.repeats}"
+    command = (
+        f"python -m studies.speed.audit --data DIR --facts {args.facts} --before FOLDER --repeats {args.repeats} "
+        f"--parts {' '.join(args.parts)}{f' --cases {chr(32).join(args.cases)}' if args.cases else ''}"
+    )
     results = Results(stamp=stamp(args.seed), command=command, rows=())
     for bench in cases(args.work.resolve(), args.data, args.facts):
         if args.cases and bench.name not in args.cases:

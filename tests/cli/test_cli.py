@@ -152,8 +152,8 @@ def test_probes_are_listed_without_importing_them(tell: Tell) -> None:
     assert {path.stem for path in Path("probes").glob("[!_]*.py")} == {probe["name"] for probe in listed}
     assert {probe["attack"] for probe in listed} == {
         None,
-        "elicitation",
         "filter removal",
+        "generation",
         "picture",
         "prefix",
         "quantisation",

@@ -45,7 +45,7 @@ def begun(vault: Vault, verb: str, arguments: list[str], out: str) -> Worker:
 
 @pytest.mark.parametrize("verb", workers.VERBS)
 def test_what_is_typed_for_every_verb_parses_and_nothing_typed_becomes_a_flag(tmp_path: Path, verb: str) -> None:
-    prompted = Asked("-o/case.toml", "mine", ("--ray", "models/a b"), "30m", None)
+    prompted = Asked("-o/case.toml", "mine", ("--ray", "models/a b"), "30m")
     flags = ["--backend", "native", "--device", "cpu", "--dtype", "float32", "--threads", "1"]
     given = verbs.arguments(verb, prompted, tmp_path, flags)
     parsed = build_parser().parse_args([verb, *given])

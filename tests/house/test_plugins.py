@@ -109,7 +109,7 @@ def test_what_is_described_is_what_is_discovered() -> None:
         assert described[name].version == cls.version
         assert described[name].attack == cls.attack
     assert {name: found.attack for name, found in described.items() if found.attack} == {
-        "concept_erasure": "picture", "elicitation": "elicitation", "filter_removal": "filter removal",
+        "concept_erasure": "picture", "elicitation": "generation", "filter_removal": "filter removal",
         "quantisation_recovery": "quantisation", "relapse": "relapse", "relearning_recovery": "relearning",
         "trigger_search": "prefix",
     }  # fmt: skip

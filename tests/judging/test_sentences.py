@@ -20,9 +20,9 @@ CAUSAL, FEW = ActiveEvidence("causal", "a.x"), ActiveEvidence("decoding", "b.y",
     ("score", "lit", "found", "said"),
     [
         (0.25, (CAUSAL, FEW), True, "is 0.25, above its threshold of 0 (a model that never knew typically reads -1); "
-                                    "evidence above its own bar: causal (a.x), decoding (b.y, few people)"),
+                                    "findings above their own thresholds: causal (a.x), decoding (b.y, few people)"),
         (0.25, (CAUSAL,), False, "causal (a.x); not enough: it takes two classes, one of them from inside"),
-        (0.0, (), False, "is 0.00, not above its threshold"), (-1.5, (), False, "evidence above its own bar: none"),
+        (0.0, (), False, "is 0.00, not above its threshold"), (-1.5, (), False, "own thresholds: none"),
     ],
 )  # fmt: skip
 def test_the_sentence_of_a_joint_score_says_its_side_its_evidence_and_what_lacks(

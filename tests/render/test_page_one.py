@@ -41,7 +41,9 @@ def test_a_row_says_both_its_numbers_where_an_axis_shows_the_other() -> None:
     m = effect("reverse_patch", "all", "causal", 0.6, 0.05, curves=profile((0.6, 0.2, 0.1, 0.1)), layer=0,
                overall=overall(0.2, 0.03))  # fmt: skip
     calibrated = judged(m, "trace", "so it is", "above").model_copy(update={"basis": "calibrated", "threshold": 0.06})
-    row = glance(_with((gate(0.9), calibrated)))[-1]
+    assert glance(_with((gate(0.9), calibrated)))[-1].largest == ""
+    share = Share(value=0.6, ci95=Interval(lo=0.5, hi=0.7), measurement="reverse_patch.all")
+    row = glance(_with((gate(0.9), calibrated), internals=share))[-1]
     assert row.value == "0.20" and (row.number, row.largest) == (OVERALL, "largest 0.60")
     assert row.reason == "calibrated threshold 0.060"
 
@@ -70,7 +72,7 @@ def test_the_silence_of_a_broken_suspect_is_not_printed_as_one() -> None:
 def test_an_over_suppressed_headline_names_the_test_that_lies_below_and_a_broken_one_draws_no_bar() -> None:
     low = judged(effect("reverse_patch", "all", "causal", -0.11, 0.03), "below", "so it is", "below")
     page = _page(_with((gate(0.9), low), word="INCONCLUSIVE", direction="below"))
-    assert "by reverse patch: all (−0.11), where none of them lies" in page
+    assert "by reverse patch: all (−0.11), by more than such models differ" in page
     shown = re.compile(r'class="axes">(.*?)</svg>', re.DOTALL)
     (intact,), (broken,) = (shown.findall(_page(_with((gate(0.9),), word=w))) for w in ("SUPPRESSED", "INVALID"))
     assert "<rect" in intact and "<rect" not in broken and "says nothing" in broken

@@ -1,5 +1,6 @@
 """What a report says of attacks: which were made, counted by what gave a number."""
 
+from audit.plugins import describe
 from audit.runs.derivation import ATTACKS, coverage
 from audit.schema import Evidence, Measurement, Missing
 from tests import golden
@@ -31,3 +32,8 @@ def test_attacks_are_counted_by_the_numbers_they_gave_and_readings_by_their_kind
         "quantisation": 2, "a kind of its own": 1
     }  # fmt: skip
     assert [row.measurements for row in coverage((), {})] == [0] * (3 + len(ATTACKS))
+
+
+def test_a_probe_that_attacks_a_text_model_makes_an_attack_of_the_list() -> None:
+    words = {probe.attack for probe in describe("probes")} - {None}
+    assert words - {word for _, _, word in ATTACKS} == {"filter removal", "picture"}, "these are asked of few models"

@@ -33,7 +33,8 @@ class RatioScores(NamedTuple):
 
 
 def ratio_scores(reliability: Reliability) -> RatioScores:
-    """Read back from the stored quantiles, as many as there were models; beyond 101 models they are smoothed."""
+    """About those of the models: read back from the stored quantiles, as many as there were models. They are exact
+    where one less than their number divides 100, and smoothed elsewhere, so that counts made of them may be one off."""
     knowing, clean = (sum(band[2] for band in reliability.bands), sum(band[3] for band in reliability.bands))
     return RatioScores(_read_back(reliability.clean, clean), _read_back(reliability.knowing, knowing))
 
@@ -109,7 +110,8 @@ def pool_blocks(decoys: DecoyPeople, validation: Validation, ratio: LikelihoodRa
                 ("Largest ratio that so many worlds support", number(ratio.ceiling)),
                 (
                     "What the worlds share",
-                    "one base: they are no independent draws of models. The exact bounds are for this base. For "
+                    "one base, and the case's own references, each audited in several worlds: they are no independent "
+                    "draws of models. The exact bounds are for this base. For "
                     f"others like it they are widened by the between-base share of the zoo, {number(decoys.share)}. "
                     f"False alarms are then at most {number(100 * decoys.false_alarms)} %, misses at most "
                     f"{number(100 * decoys.misses)} %",
@@ -138,8 +140,9 @@ def roc_figure(validation: Validation) -> Figure:
     rows = tuple((Cell(f"{share:g}", "number"), Cell(_found_at(clean, knowing, share), "number")) for share in SHARES)
     data = Grid(label, ("False alarms, at most", "Found"), rows)
     caption = (
-        f"Held-out ratios of {len(knowing)} models that know and {len(clean)} that never knew. A share of 0 is drawn "
-        "at half a model. Models are counted here; the error rates count worlds."
+        f"Held-out ratios of {len(knowing)} models that know and {len(clean)} that never knew, read back from stored "
+        "quantiles: a count may be one off. A share of 0 is drawn at half a model. Models are counted here; the error "
+        "rates count worlds."
     )
     return Figure(chart(axes, (Series(look, tuple(points)),), (), label, diagonal=True), label, caption, data)
 

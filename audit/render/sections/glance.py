@@ -70,11 +70,12 @@ def glance(report: Report) -> tuple[Glance, ...]:
         others = [e for e in trained_rows(report, kind) if e is not strongest and measured(e) in read_from]
         rows += [(question, e) for e in ([] if strongest is None else [strongest]) + others[:1]]
     broken = report.verdict.word == "INVALID"
-    return tuple(_row(question, e, broken) for question, e in sorted(rows, key=lambda row: is_blind(row[1])))
+    shown = sorted(rows, key=lambda row: is_blind(row[1]))
+    return tuple(_row(question, e, broken, measured(e) in read_from) for question, e in shown)
 
 
-def _row(question: str, e: Evidence, broken: bool) -> Glance:
-    """``broken``: the suspect is too damaged for any silence to be printed as one."""
+def _row(question: str, e: Evidence, broken: bool, axis: bool) -> Glance:
+    """``broken``: the suspect is too damaged for any silence to be printed as one; ``axis``: one was read from it."""
     m, (value, ci95) = e.measurement, judged_shown(e)
     outcome = SAYS_NOTHING if broken and m.kind != "gate" and e.outcome != "trace found" else part(e)
     if isinstance(m.value, Missing):
@@ -86,7 +87,7 @@ def _row(question: str, e: Evidence, broken: bool) -> Glance:
     reading = judged_reading(e)
     reasons = () if broken and m.kind != "gate" else (deciding(e).words, hesitation(e))
     reason = "; ".join(words for words in reasons if words)
-    largest = f"largest {number(m.value)}" if reading.name == OVERALL and number(m.value) != value else ""
+    largest = f"largest {number(m.value)}" if axis and reading.name == OVERALL and number(m.value) != value else ""
     return Glance(question, title(m), strip, reading.name, value, ci95, outcome, reason, largest)
 
 

@@ -191,9 +191,8 @@ def undecided(report: Report) -> str:
     if report.verdict.direction == "below":
         low = [e for e in report.evidence if e.direction == "below" and e.measurement.form == "trained"]
         by = f" by {title(low[0].measurement)} ({number(judged_reading(low[0]).value)})" if low else ""
-        return (
-            f"the suspect lies below the level of models that never knew{by}, where none of them lies (over-suppressed)"
-        )
+        below = f"below the level of models that never knew{by}, by more than such models differ"
+        return f"the suspect lies {below} (over-suppressed)"
     inside = [e for e in report.evidence if e.measurement.kind in ("causal", "decoding") and e.status != "listed"]
     causal = [e for e in inside if e.measurement.kind == "causal"]
     if causal and all(isinstance(e.measurement.value, Missing) for e in causal):
