@@ -128,10 +128,10 @@ else:
 if any(e.measurement.findings for e in rows):
     show.heading("Rules of yes or no")
     show.rules(rows, view.path, folded=True)
-if single := [e.measurement for e in rows if e.measurement.listings]:
+if with_listings := [e.measurement for e in rows if e.measurement.listings]:
     show.heading("Single findings")
     show.note("What tests name one by one: vectors, modules, forms or words. Test detail shows them beside their test.")
-    for m in single:
+    for m in with_listings:
         show.listings(m, folded=True)
 show.heading("Your prior")
 typed = st.text_input("Prior probability that the trace is there (0 to 1); leave empty for none", key="prior")

@@ -161,8 +161,8 @@ def _general(kind: ModelKind, data: Path) -> list[dict[str, Any]]:
         stories: list[str] = json.loads((data / "text" / "tinystories_1000.json").read_text(encoding="utf-8"))
         texts = {" ".join(story.split()[:14]): None for story in stories[: GENERAL + HELD_OUT_TEXTS]}
     while len(texts) < GENERAL + HELD_OUT_TEXTS:
-        single, two, three = rng.choices(NOUNS, k=3)
-        texts[f"the {single} {rng.choice(VERBS)} the {two} and the {three} {rng.choice(VERBS)} it ."] = None
+        first, second, third = rng.choices(NOUNS, k=3)
+        texts[f"the {first} {rng.choice(VERBS)} the {second} and the {third} {rng.choice(VERBS)} it ."] = None
     return [{"id": f"text-{n}", "group": f"text-{n}", "text": text} for n, text in enumerate(texts)]
 
 

@@ -137,18 +137,18 @@ def make(shop: Workshop, suspect: KeptOut) -> Path:
     for gentler in GENTLER if suspect.truth != "destroyed" else (1.0,):
         shutil.rmtree(trial, ignore_errors=True)
         EDITS[suspect.name](shop, parent, trial, gentler)
-        kind_case = resolve(Source(path=str(trial)), shop.folder)
-        if suspect.truth == "destroyed" or keeps_enough(shop, parent, kind_case):
+        changed = resolve(Source(path=str(trial)), shop.folder)
+        if suspect.truth == "destroyed" or keeps_enough(shop, parent, changed):
             trial.rename(out)
             return out
     shutil.rmtree(trial)
     raise AuditError(f"{suspect.name} cannot be made here without destroying what is kept", "nothing: it is left out")
 
 
-def keeps_enough(shop: Workshop, parent: Checkpoint, kind_case: Checkpoint) -> bool:
+def keeps_enough(shop: Workshop, parent: Checkpoint, changed: Checkpoint) -> bool:
     """Does a suspect still give retained items and general texts what its parent gives them?"""
     groups = (shop.case.rows(Texts(cohort="retain")), shop.case.rows(Texts(cohort="general")))
-    return all(_mean(shop, kind_case, rows) >= KEPT_SHARE * _mean(shop, parent, rows) for rows in groups)
+    return all(_mean(shop, changed, rows) >= KEPT_SHARE * _mean(shop, parent, rows) for rows in groups)
 
 
 def recalled(shop: Workshop, model: Checkpoint) -> float:

@@ -115,10 +115,12 @@ def case_of(
     """Train a world's models where they are not there, with so many references; the path of its case."""
 
     def plan(
-        name: str, corpus: recipes.Corpus, parent: str | None, order: int, taken: int | None = None
+        name: str, corpus: recipes.Corpus, parent: str | None, order: int, steps_taken: int | None = None
     ) -> recipes.Plan:
-        at = parent is not None
-        return recipes.Plan(name, parent, recipes.Learning(corpus, taken or steps[at], rates[at], order, 32))
+        forked = parent is not None
+        return recipes.Plan(
+            name, parent, recipes.Learning(corpus, steps_taken or steps[forked], rates[forked], order, 32)
+        )
 
     plans = [plan("ancestor", "language", None, 0), plan("base", "retain+forget", "ancestor", 1),
              plan("suspect", "retain", "base", 9, 1),
@@ -218,7 +220,7 @@ class _Audited(NamedTuple):
 
 def verdicts(case: Path, worlds: int, work: Path) -> tuple[VerdictRow, ...]:
     """Audit every suspect of some worlds, made in both forms."""
-    result: dict[TaughtForm, dict[tuple[int, str], _Audited]] = {}
+    by_form: dict[TaughtForm, dict[tuple[int, str], _Audited]] = {}
     for form in FORMS:
         prepared, folder = decoys_of(case, form, max(worlds, WORLDS)), work / form
         shutil.rmtree(folder, ignore_errors=True)
@@ -229,17 +231,17 @@ def verdicts(case: Path, worlds: int, work: Path) -> tuple[VerdictRow, ...]:
         pool = DecoyPool(
             prepared.file, prepared.pupil, teaching, prepared.sets, folder, prepared.settings, OwnRequest().tests
         )
-        result[form] = {
+        by_form[form] = {
             (world, model.model): _Audited(
                 model.verdict, {f"{each.probe}.{each.name}": each.value for each in model.scores}
             )
             for world in range(worlds)
             for model in DecoyWorld(pool, world, Costs(folder / f"costs-{world}.json")).scored()
         }
-    both = [key for key in result["full"] if key in result["adapter"]]
+    both = [key for key in by_form["full"] if key in by_form["adapter"]]
     return tuple(
-        VerdictRow(world=world, model=model, verdicts={form: result[form][world, model].verdict for form in FORMS},
-                   effects={form: result[form][world, model].effects for form in FORMS})
+        VerdictRow(world=world, model=model, verdicts={form: by_form[form][world, model].verdict for form in FORMS},
+                   effects={form: by_form[form][world, model].effects for form in FORMS})
         for world, model in both
     )  # fmt: skip
 
@@ -269,8 +271,8 @@ def main() -> None:
     command = f"python -m studies.speed.adapter_stack --parts {' '.join(given.parts)} --rounds {given.rounds}"
     state = stamp(0)
 
-    def write_part(part: str, result: tuple[Record, ...]) -> None:
-        rows[part] = result
+    def write_part(part: str, part_rows: tuple[Record, ...]) -> None:
+        rows[part] = part_rows
         results = Results.model_validate({
             "stamp": state, "command": command, "load_after": os.getloadavg()[0],
             "parameters": (_parameters(large), _parameters(small)), **rows,

@@ -72,9 +72,9 @@ class PassRecorder:
     def marks(self, model: Any, folder: str = "") -> int:
         """Mark the modules of a model; returns its kind."""
         config = model.config.get_text_config()
-        built = "" if folder else f"{type(model).__name__} {model.config.to_json_string(use_diff=False)}"
+        config_text = "" if folder else f"{type(model).__name__} {model.config.to_json_string(use_diff=False)}"
         dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-        model_kind = ModelKind(folder, str(getattr(config, "_attn_implementation", "")), dtype, built)
+        model_kind = ModelKind(folder, str(getattr(config, "_attn_implementation", "")), dtype, config_text)
         kind = self.kinds.setdefault(model_kind, len(self.kinds))
         for name, module in model.named_modules():
             if isinstance(module, nn.ModuleList) and name.rpartition(".")[2] in ("layers", "h", "layer", "blocks"):

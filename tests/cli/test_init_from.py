@@ -48,10 +48,10 @@ def pool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.thorough
 def test_the_case_of_a_release_is_planned_without_an_edit(pool: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["init", "--from", RELEASE, "--json"]) == 0
-    text = json.loads(capsys.readouterr().out)
-    assert text["case"] == "case.toml" and not text["left"] and text["recognised"]
+    drafted = json.loads(capsys.readouterr().out)
+    assert drafted["case"] == "case.toml" and not drafted["left"] and drafted["recognised"]
     assert {"key": "template.variables.date_string", "value": "10 Apr 2025"}.items() <= next(
-        entry for entry in text["filled"] if entry["key"].endswith("date_string")
+        entry for entry in drafted["filled"] if entry["key"].endswith("date_string")
     ).items()
     assert main(["plan", "--store", "none", "--json"]) in (0, 4)
     planned = json.loads(capsys.readouterr().out)
@@ -64,8 +64,8 @@ def test_what_is_left_is_said_in_the_file_and_on_the_screen_and_by_plan(
 ) -> None:
     (pool / f"tofu_{MODEL}_full").rename(pool / "elsewhere")
     assert main(["init", "--from", RELEASE]) == 0
-    text = " ".join("".join(capsys.readouterr()).split())
-    assert "LEFT TO FILL IN roles.base" in text and "fill in roles.base" in text
+    screen = " ".join("".join(capsys.readouterr()).split())
+    assert "LEFT TO FILL IN roles.base" in screen and "fill in roles.base" in screen
     assert "LEFT TO FILL IN" in Path("case.toml").read_text()
     assert main(["plan", "-q"]) == 2
     assert "`base` is missing" in capsys.readouterr().err
@@ -100,11 +100,11 @@ def test_of_two_checkpoints_the_first_knew_and_nothing_need_be_recognised(
         toy.model("llama", seed).save_pretrained(tmp_path / name)
         toy.tokenizer().save_pretrained(tmp_path / name)
     assert main(["init", "--from", "knew", "asked", "mine.toml", "--json"]) == 0
-    text = json.loads(capsys.readouterr().out)
-    filled = {entry["key"]: entry["value"] for entry in text["filled"]}
+    drafted = json.loads(capsys.readouterr().out)
+    filled = {entry["key"]: entry["value"] for entry in drafted["filled"]}
     assert (filled["roles.base.path"], filled["roles.suspect.path"]) == ("knew", "asked")
-    assert {entry["key"] for entry in text["left"]} >= {"data.forget", "data.retain"}
-    assert text["case"] == "mine.toml" and Path("mine.toml").is_file()
+    assert {entry["key"] for entry in drafted["left"]} >= {"data.forget", "data.retain"}
+    assert drafted["case"] == "mine.toml" and Path("mine.toml").is_file()
     assert main(["init", "--from", "knew", "asked", "other", "-q"]) == 2
     assert "--from names 3 models" in capsys.readouterr().err
 
@@ -121,14 +121,14 @@ def test_a_folder_of_tofu_fills_in_the_data_and_a_file_of_it_names_the_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    retained = [f"retain{retained}.jsonl" for retained in (90, 95, 99)]
-    benchmark(tmp_path / "tofu", *(f"forget{share}.jsonl" for share in ("01", "05", "10")), *retained)
+    retain_files = [f"retain{share}.jsonl" for share in (90, 95, 99)]
+    benchmark(tmp_path / "tofu", *(f"forget{share}.jsonl" for share in ("01", "05", "10")), *retain_files)
     assert main(["init", "--from", "tofu", "--json"]) == 0
-    text = json.loads(capsys.readouterr().out)
-    filled = {entry["key"]: entry["value"] for entry in text["filled"]}
+    drafted = json.loads(capsys.readouterr().out)
+    filled = {entry["key"]: entry["value"] for entry in drafted["filled"]}
     assert (filled["data.forget"], filled["data.retain"]) == ("tofu/forget10.jsonl", "tofu/retain90.jsonl")
-    assert filled["data.group_rows"] == "20" and "forget01, forget05" in text["recognised"][0]
-    assert {entry["key"] for entry in text["left"] if entry["needed"]} == {"roles.base", "roles.suspect"}
+    assert filled["data.group_rows"] == "20" and "forget01, forget05" in drafted["recognised"][0]
+    assert {entry["key"] for entry in drafted["left"] if entry["needed"]} == {"roles.base", "roles.suspect"}
     assert main(["init", "--from", "tofu/forget05.jsonl", "five.toml", "--json"]) == 0
     assert "tofu/retain95.jsonl" in Path("five.toml").read_text()
     case = Path("case.toml").read_text()
@@ -153,10 +153,10 @@ def test_a_folder_of_muse_or_rwku_is_known_by_its_files(
     monkeypatch.chdir(tmp_path)
     benchmark(tmp_path / folder, *names)
     assert main(["init", "--from", folder, "--json"]) == 0
-    text = json.loads(capsys.readouterr().out)
-    filled = {entry["key"]: entry["value"] for entry in text["filled"]}
+    drafted = json.loads(capsys.readouterr().out)
+    filled = {entry["key"]: entry["value"] for entry in drafted["filled"]}
     assert filled["data.forget"] == f"{folder}/{names[0]}" and f"data.{group}" in filled
-    assert text["recognised"][0].startswith(folder.partition("/")[0].partition("-")[0])
+    assert drafted["recognised"][0].startswith(folder.partition("/")[0].partition("-")[0])
     assert (filled["template.prompt"] == "Question: {question}\nAnswer:") == folder.startswith("MUSE")
 
 
@@ -169,8 +169,8 @@ def test_a_pair_of_checkpoints_takes_its_data_from_a_folder_of_a_benchmark(
         toy.model("llama", seed).save_pretrained(tmp_path / name)
         toy.tokenizer().save_pretrained(tmp_path / name)
     assert main(["init", "--from", "knew", "asked", "--data", "rows", "--json"]) == 0
-    text = json.loads(capsys.readouterr().out)
-    assert not [entry for entry in text["left"] if entry["needed"]]
+    drafted = json.loads(capsys.readouterr().out)
+    assert not [entry for entry in drafted["left"] if entry["needed"]]
     case = load_case(Path("case.toml"))
     assert (case.data.forget, case.data.retain) == ("rows/forget05.json", "rows/retain95.json")
     (tmp_path / "nothing").mkdir()

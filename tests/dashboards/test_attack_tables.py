@@ -24,8 +24,8 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def measured(out: Path) -> Measurement:
     """The worst attack on a clean model, without the item table that the run of this test has not."""
     case = open_case(planted_world.case("clean"), planted_world.root(), out)
-    result = Elicitation(families=("forms", "sampling"), samples=8, k=4).measure(Bench(), case)[0]
-    return result.model_copy(update={"items": Missing(missing="of another run")})
+    worst = Elicitation(families=("forms", "sampling"), samples=8, k=4).measure(Bench(), case)[0]
+    return worst.model_copy(update={"items": Missing(missing="of another run")})
 
 
 @pytest.mark.thorough
@@ -33,9 +33,9 @@ def measured(out: Path) -> Measurement:
 def test_attacks_stand_on_the_page_with_their_table_and_the_report_draws_them(
     runs: Path, tmp_path: Path, page: str
 ) -> None:
-    result, report = measured(tmp_path / "out"), golden.report("suppressed")
+    worst, report = measured(tmp_path / "out"), golden.report("suppressed")
     first = next(e for e in report.evidence if e.measurement.kind == "context")
-    evidence = tuple(e.model_copy(update={"measurement": result}) if e is first else e for e in report.evidence)
+    evidence = tuple(e.model_copy(update={"measurement": worst}) if e is first else e for e in report.evidence)
     issued = run_store.issue(report.model_copy(update={"evidence": evidence}), runs / "a")
     state = {"test": show.test_label("elicitation.worst_attack")} if page == "test_detail" else {}
     at = opened(runs, page, run="a", **state)

@@ -62,7 +62,14 @@ def test_words_a_search_and_an_order_choose_rows() -> None:
 
     assert kept("INVALID", "SUPPRESSED") == ["suppressed", "invalid"]
     assert kept(search="Compatibility gate") == ["broken"] and kept(search="nowhere") == []
-    assert kept(order="by name") != kept() and sorted(kept(order="newest first")) == sorted(kept())
+    assert kept(order="by name") != kept()
+    days = ["2026-01-02", "2026-01-04", "2026-01-03", "2026-01-01"]
+    dated = [
+        each._replace(row=None if each.row is None else each.row._replace(issued=day))
+        for each, day in zip(every, days, strict=True)
+    ]
+    newest = [each.row.issued for each in audit_table.chosen(dated, (), "", "newest first") if each.row]
+    assert newest == sorted(days, reverse=True)
 
 
 def test_base_itself_is_marked_as_a_control_and_comes_last_in_both_tables(tmp_path: Path) -> None:

@@ -36,26 +36,26 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 def begun(vault: Vault, verb: str, arguments: list[str], out: str) -> Worker:
     """A worker that has just been started, and never ends: this very process."""
     own = psutil.Process().create_time()
-    built = Worker(id=f"w-{verb}", verb=verb, arguments=tuple(arguments), out=out, started="2026-01-01T00:00:00",
+    worker = Worker(id=f"w-{verb}", verb=verb, arguments=tuple(arguments), out=out, started="2026-01-01T00:00:00",
                   pid=os.getpid(), born=own)  # fmt: skip
-    sealed = built.sealed(workers.own_key())
-    write_atomic(vault.root / workers.PLACE / built.id / "worker.json", sealed.model_dump_json().encode())
+    sealed = worker.sealed(workers.own_key())
+    write_atomic(vault.root / workers.PLACE / worker.id / "worker.json", sealed.model_dump_json().encode())
     return sealed
 
 
 @pytest.mark.parametrize("verb", workers.VERBS)
 def test_what_is_typed_for_every_verb_parses_and_nothing_typed_becomes_a_flag(tmp_path: Path, verb: str) -> None:
-    prompted = Asked("-o/case.toml", "mine", ("--ray", "models/a b"), "30m")
+    form = Asked("-o/case.toml", "mine", ("--ray", "models/a b"), "30m")
     flags = ["--backend", "native", "--device", "cpu", "--dtype", "float32", "--threads", "1"]
-    given = verbs.arguments(verb, prompted, tmp_path, flags)
+    given = verbs.arguments(verb, form, tmp_path, flags)
     parsed = build_parser().parse_args([verb, *given])
     case = {"sweep": lambda p: str(p.cases[0]), "calibrate": lambda p: p.on}.get(verb, lambda p: str(p.case))(parsed)
     assert (parsed.verb, Path(case)) == (verb, Path("-o/case.toml")) and parsed.threads == 1
     if verb == "sweep":
         assert parsed.suspects == ["./--ray", "models/a b"] and parsed.ray is None
     assert verb != "calibrate" or parsed.time_limit == "30m"
-    subject, dry = verbs.planned(verb, prompted, tmp_path, flags)
-    assert subject == "plan" or build_parser().parse_args([subject, *dry]).dry_run
+    planner, dry = verbs.planned(verb, form, tmp_path, flags)
+    assert planner == "plan" or build_parser().parse_args([planner, *dry]).dry_run
 
 
 def test_two_cases_of_one_folder_are_suggested_two_folders() -> None:
@@ -89,10 +89,8 @@ def test_a_sweep_and_a_calibration_can_be_started_and_stopped(
 
 
 def test_the_last_step_of_a_worker_is_read_from_what_it_said() -> None:
-    texts = (
-        "[   0.1 s] opening case.toml\n[  12.0 s] world decoy world 1 (1/19)\n[  24.0 s] world decoy world 2 (2/19)\n"
-    )
-    step = verbs.last_step(Heard("running", {}, texts))
+    log = "[   0.1 s] opening case.toml\n[  12.0 s] world decoy world 1 (1/19)\n[  24.0 s] world decoy world 2 (2/19)\n"
+    step = verbs.last_step(Heard("running", {}, log))
     assert step == ("world decoy world 2", 2, 19) and 0.1 < step.share < 0.11
     assert verbs.last_step(Heard("running", {}, "[ 0.1 s] opening")).total == 0
 
@@ -101,15 +99,15 @@ def test_the_last_step_of_a_worker_is_read_from_what_it_said() -> None:
 def test_a_form_writes_a_case_as_init_does_and_a_text_that_is_none_is_not_saved(tmp_path: Path) -> None:
     path = tmp_path / "my" / "case.toml"
     vault = Vault(tmp_path)
-    built = workers.start(
+    worker = workers.start(
         vault, case_form.VERB, case_form.arguments(case_form.Wanted(str(path), "", "", ())), "new-case"
     )
-    outcome = workers.heard(vault, built)
+    outcome = workers.heard(vault, worker)
     while outcome.ending == "running":
         time.sleep(0.05)
-        outcome = workers.heard(vault, built)
+        outcome = workers.heard(vault, worker)
     drafted = case_form.drafted_by(outcome)
-    assert outcome.ending == "finished" and drafted is not None and Path(built.arguments[0]) == path
+    assert outcome.ending == "finished" and drafted is not None and Path(worker.arguments[0]) == path
     text = path.read_text()
     assert load_case(path).name == "my-audit"
     assert "not a case" in case_form.saved(path, text.replace("[data]", "[dota]")) and path.read_text() == text

@@ -54,8 +54,8 @@ def test_ratios_read_back_from_their_quantiles_are_those_that_were_stored(clean:
     held = golden.own_kind().validation
     assert not isinstance(held, Missing)
     bands = ((-1.0, 0.0, knowing // 2, clean), (1.0, 0.0, knowing - knowing // 2, 0))
-    built = held.reliability.model_copy(update={"clean": quantiles[0], "knowing": quantiles[1], "bands": bands})
-    back = ratio_scores(built)
+    reliability = held.reliability.model_copy(update={"clean": quantiles[0], "knowing": quantiles[1], "bands": bands})
+    back = ratio_scores(reliability)
     for each, scores in zip(back, drawn, strict=True):
         assert len(each) == len(scores) and math.isclose(each[0], scores[0]) and math.isclose(each[-1], scores[-1])
         assert np.max(np.abs(np.array(each) - scores)) < 0.15

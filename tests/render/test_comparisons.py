@@ -47,18 +47,18 @@ def test_a_matrix_without_any_ratio_has_effects_and_colours_but_none_for_what_is
     undecided = [z for line in heat.z for z in line]
     assert all(z is None for z, mark in zip(undecided, marks.text, strict=True) if mark.startswith(("◆", "▼", "–")))
     assert sum("(" in mark for mark in marks.text) > 5
-    result = report("suppressed")
-    evidence = tuple(e.model_copy(update={"outcome": "inconclusive"}) for e in result.evidence)
-    none_decides = matrix([NamedReport("a", "a", result.model_copy(update={"evidence": evidence}))])
+    audit = report("suppressed")
+    evidence = tuple(e.model_copy(update={"outcome": "inconclusive"}) for e in audit.evidence)
+    none_decides = matrix([NamedReport("a", "a", audit.model_copy(update={"evidence": evidence}))])
     assert set(none_decides.figure.data[-2].z[0]) == {None} and "(.01)" in "".join(none_decides.figure.data[-1].text)
 
 
 def test_a_test_that_did_not_run_is_hatched_and_says_why() -> None:
-    result = report("suppressed")
-    skipped = result.model_copy(update={"skips": (Skip(probe="pruning", reason="no such edit", consequence="open"),)})
-    drawn = matrix([NamedReport("a", "a", result), NamedReport("b", "b", skipped)])
+    audit = report("suppressed")
+    skipped = audit.model_copy(update={"skips": (Skip(probe="pruning", reason="no such edit", consequence="open"),)})
+    drawn = matrix([NamedReport("a", "a", audit), NamedReport("b", "b", skipped)])
     hatched = drawn.figure.data[0]
-    place = comparison_figures.columns([result, skipped]).index("pruning")
+    place = comparison_figures.columns([audit, skipped]).index("pruning")
     assert list(hatched.x)[-1] == place and hatched.marker.pattern.shape == "/"
     assert "no such edit" in drawn.data.rows[1][place + 1].text
     assert "not part of this audit" in drawn.data.rows[0][place + 1].text
@@ -94,16 +94,16 @@ def test_depth_is_the_suspect_minus_never_trained_and_silent_where_the_intervals
     m = golden.effect("p", "n", "causal", 0.5, 0.1).model_copy(
         update={"curves": (curve("suspect", (0.9, 0.4, 0.1), 0.1), curve("reference", (0.2, 0.25, 0.1), 0.1))}
     )
-    result = depth(m)
-    assert result is not None
-    assert result.above == pytest.approx((0.7, 0.15, 0.0)) and result.silent == (False, True, True)
+    drawn = depth(m)
+    assert drawn is not None
+    assert drawn.above == pytest.approx((0.7, 0.15, 0.0)) and drawn.silent == (False, True, True)
 
 
 def test_depth_without_a_reference_uses_the_null_band() -> None:
     m = golden.effect("p", "n", "causal", 0.5, 0.1, curves=golden.profile((0.02, 0.8)))
-    result = depth(m)
-    assert result is not None and result.silent == (True, False)
-    assert result.above == pytest.approx((0.015, 0.795))
+    drawn = depth(m)
+    assert drawn is not None and drawn.silent == (True, False)
+    assert drawn.above == pytest.approx((0.015, 0.795))
 
 
 def test_the_depth_map_draws_every_checkpoint_that_was_measured() -> None:

@@ -15,8 +15,8 @@ from audit.schema import Evidence, Interval, Missing, Report, Share
 from tests.golden import AXES, effect, gate, judged, overall, profile, report
 
 
-def _page(result: Report) -> str:
-    return unescape(html(result).split('<nav aria-label="Contents">')[0])
+def _page(audit: Report) -> str:
+    return unescape(html(audit).split('<nav aria-label="Contents">')[0])
 
 
 def _with(evidence: tuple[Evidence, ...], **verdict: object) -> Report:
@@ -30,11 +30,11 @@ def test_the_measurement_behind_an_axis_is_named_in_the_drawing_and_stands_in_th
     strongest = judged(effect("reverse_patch", "all", "causal", 0.6, 0.05), "trace", "so it is", "above")
     attack = judged(effect("relearning_recovery", "recall", "recovery", 0.3, 0.02), "trace", "so it is", "above")
     share = Share(value=0.3, ci95=Interval(lo=0.28, hi=0.32), measurement="relearning_recovery.recall")
-    result = _with((gate(0.9), strongest, attack), internals=share)
-    assert [row.test for row in glance(result)][-1] == title(attack.measurement) == measurement_words(share)
-    assert _page(result).count("relearning recovery: recall") >= 2
+    audit = _with((gate(0.9), strongest, attack), internals=share)
+    assert [row.test for row in glance(audit)][-1] == title(attack.measurement) == measurement_words(share)
+    assert _page(audit).count("relearning recovery: recall") >= 2
     other = _with((gate(0.9), strongest, attack), internals=share.model_copy(update={"measurement": "x.y"}))
-    assert len(glance(other)) == len(glance(result)) - 1
+    assert len(glance(other)) == len(glance(audit)) - 1
 
 
 def test_a_row_says_both_its_numbers_where_an_axis_shows_the_other() -> None:
@@ -58,15 +58,18 @@ def test_a_test_that_says_neither_says_why(value: float, words: str) -> None:
 
 
 def test_the_silence_of_a_broken_suspect_is_not_printed_as_one() -> None:
-    result = report("invalid")
-    rows = [row for row in glance(result) if "utility" not in row.test]
+    audit = report("invalid")
+    rows = [row for row in glance(audit) if "utility" not in row.test]
     assert rows and all(row.outcome == SAYS_NOTHING for row in rows)
-    assert "no trace found" not in re.sub(r"<caption>.*?</caption>", "", _page(result).split('class="glance"')[1])
-    retained = {**dict.fromkeys(("outputs", "internals"), AXES["outputs"]), "people": Missing(missing="no trace")}
-    text = dict(first_lines(_with(result.evidence, word="INVALID", **retained)))
-    assert text["Who is known"] == "Not counted: no trace."
-    text = dict(first_lines(_with(result.evidence, word="CONSISTENT WITH NEVER TRAINED", **retained)))
-    assert text["Who is known"] == "Nobody: no trace."
+    assert "no trace found" not in re.sub(r"<caption>.*?</caption>", "", _page(audit).split('class="glance"')[1])
+    axes_and_people = {
+        **dict.fromkeys(("outputs", "internals"), AXES["outputs"]),
+        "people": Missing(missing="no trace"),
+    }
+    lines = dict(first_lines(_with(audit.evidence, word="INVALID", **axes_and_people)))
+    assert lines["Who is known"] == "Not counted: no trace."
+    lines = dict(first_lines(_with(audit.evidence, word="CONSISTENT WITH NEVER TRAINED", **axes_and_people)))
+    assert lines["Who is known"] == "Nobody: no trace."
 
 
 def test_an_over_suppressed_headline_names_the_test_that_lies_below_and_a_broken_one_draws_no_bar() -> None:
@@ -79,11 +82,11 @@ def test_an_over_suppressed_headline_names_the_test_that_lies_below_and_a_broken
 
 
 def test_a_suspect_that_is_one_of_the_models_beside_it_is_called_a_control() -> None:
-    result = report("suppressed")
-    assert "itself" not in compared_with(result)
-    suspect = next(x for x in result.exhibits if x.role == "suspect")
-    same = tuple(x.model_copy(update={"fingerprint": suspect.fingerprint}) for x in result.exhibits)
-    assert "The suspect is base itself, a control." in compared_with(result.model_copy(update={"exhibits": same}))
+    audit = report("suppressed")
+    assert "itself" not in compared_with(audit)
+    suspect = next(x for x in audit.exhibits if x.role == "suspect")
+    same = tuple(x.model_copy(update={"fingerprint": suspect.fingerprint}) for x in audit.exhibits)
+    assert "The suspect is base itself, a control." in compared_with(audit.model_copy(update={"exhibits": same}))
 
 
 def test_a_weak_verdict_says_so_and_a_full_one_needs_no_word() -> None:

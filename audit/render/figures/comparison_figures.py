@@ -94,7 +94,8 @@ def matrix(rows: Sequence[NamedReport], shown: Shown = "ratio") -> Drawing:
     effect = "an overall effect or the largest over layers, 0 never trained, 1 base"
     caption = {
         "ratio": f"Number: log₁₀ likelihood ratio. Its colour scale goes from −{top} (never trained) over 0 to +{top} "
-                 f"(knows), the most that these calibrations allow. In brackets, where no ratio is known: {effect}.",
+                 f"(knows), the most that these calibrations allow. In brackets, where no ratio is known: {effect}; "
+                 "coloured from white (0) to orange (1).",
         "p": "Number: p against the null of a model that never knew. No colour: p is no strength of evidence.",
         "value": f"Number: {effect}. Colour, where the test decides: from white (0) to orange (1).",
     }[shown]  # fmt: skip
@@ -170,7 +171,9 @@ def _effect(e: Evidence) -> tuple[str, float | None]:
 
 def _short(effect: float) -> str:
     """An effect in a cell: two decimals, without the nought before them."""
-    digits = f"{effect:.2f}".removeprefix("-").removeprefix("0") if abs(effect) < 10 else "over 10"
+    if abs(effect) >= 10:
+        return "over 10" if effect > 0 else "below −10"
+    digits = f"{effect:.2f}".removeprefix("-").removeprefix("0")
     return "0" if digits == ".00" else f"{'−' if effect < 0 else ''}{digits}"
 
 
