@@ -6,7 +6,7 @@ from html import unescape
 import pytest
 
 from audit.render import html
-from audit.render.drawings.effect_scale import measurement_words
+from audit.render.drawings.effect_scale import GREY, measurement_words, strip
 from audit.render.sections.glance import SAYS_NOTHING, glance
 from audit.render.sections.pageone import compared_with, first_lines
 from audit.render.wording.findings import hesitation, title
@@ -54,6 +54,10 @@ def test_a_test_that_says_neither_says_why(value: float, words: str) -> None:
     calibrated = e.model_copy(update={"basis": "calibrated", "threshold": 0.067})
     assert words in hesitation(calibrated) and words in _page(_with((gate(0.9), calibrated)))
     assert "its interval reaches too high" in hesitation(e)
+    drawn = {
+        each.status: strip(each).count(f'stroke="{GREY}"') for each in (e, judged(e.measurement, "silent", "so it is"))
+    }
+    assert drawn == {"undecided": 2, "silent": 0}, "a narrow bar shows its colour by its edge alone"
     assert hesitation(judged(e.measurement, "silent", "so it is")) == ""
 
 

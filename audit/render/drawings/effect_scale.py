@@ -17,6 +17,7 @@ from audit.schema import Evidence, Interval, Missing, Outcome, Share
 from audit.wording import NAME, interval, number, visible
 
 SUSPECT: Final = LOOKS["suspect"].colour
+GREY: Final = "#808080"
 FILL: Final[dict[Outcome, str]] = {
     "trace found": f'fill="{SUSPECT}" fill-opacity="0.55"',
     "no trace found": 'fill="var(--paper, #fff)"',
@@ -28,15 +29,17 @@ FAINT: Final = 'stroke="currentColor" stroke-opacity="0.45"'
 
 
 def bar(sx: Scale, y: float, p: Position, paint: str, half: float) -> list[str]:
-    """The suspect: a bar over its interval, a stroke at its number."""
+    """The suspect: a bar over its interval, a stroke at its number; all of it grey where the test does not decide, for
+    a narrow interval shows no filling."""
+    ink = GREY if paint == FILL["inconclusive"] else SUSPECT
     out: list[str] = []
     if p.lo is not None and p.hi is not None:
         width = max(sx(p.hi) - sx(p.lo), 2)
         out.append(
             f'<rect x="{at(sx(p.lo))}" y="{at(y - half)}" width="{at(width)}" height="{at(2 * half)}" {paint} '
-            f'stroke="{SUSPECT}" stroke-width="1.6"/>'
+            f'stroke="{ink}" stroke-width="1.6"/>'
         )
-    style = f'stroke="{SUSPECT}" stroke-width="3"'
+    style = f'stroke="{ink}" stroke-width="3"'
     return [*out, line(sx(p.value), y - half - 2.5, sx(p.value), y + half + 2.5, style)]
 
 
